@@ -1,0 +1,95 @@
+"""The ``raw`` format: the disk is the file, or a window (``offset``, ``size``) of it."""
+
+from __future__ import annotations
+
+from ...errors import CowshedError, OptionError
+from ..node import Extent, Node, Placement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECTOR = 512
+
+
+class RawNode(Node):
+    """A plain disk over ``file``. ``offset``/``size`` (bytes) choose a window; size None = to the end."""
+
+    driver = "raw"
+    is_format = True
+    has_zero_init = True
+
+    def __init__(self, file: Node, *, offset: int = 0, size: int | None = None, read_only: bool = True) -> None:
+        super().__init__(file.filename, read_only)
+        self.children["file"] = file
+        self.start = offset
+        self.fixed = size
+        #: sector 0 of a disk whose raw format was only guessed must not become another format's header
+        self.guard_first_sector = False
+        if offset > file.size:
+            raise OptionError(
+                "Offset option's value is greater than the size of the containing file",
+                path=file.filename, field="offset", value=offset, limit=file.size,
+            )
+        if size is not None:
+            if size % SECTOR:
+                raise OptionError("Specified size is not multiple of 512", path=file.filename, field="size", value=size)
+            if size > file.size - offset:
+                raise OptionError(
+                    f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the "
+                    f" actual size of the containing file ({file.size})",
+                    path=file.filename, field="size", value=size, limit=file.size - offset,
+                )
+        self._measure()
+
+    def _measure(self) -> None:
+        size = self.file.size - self.start if self.fixed is None else self.fixed
+        # guests see whole sectors; the bytes that fill the last one read as zeroes
+        self.size = (size + SECTOR - 1) // SECTOR * SECTOR
+
+    def layer_extents(self, offset: int, length: int) -> Iterator[Extent]:
+        start = self.start
+        source = self.file._chain_extents if self.file.is_filter or self.file.is_format else self.file.layer_extents
+        for extent in source(offset + start, length):
+            extent.offset -= start
+            extent.owner = self
+            yield extent
+
+    def place(self, offset: int, length: int) -> list[Placement]:
+        return [Placement(offset, length, self.file, offset + self.start)]
+
+    def before_write(self, offset: int, length: int) -> None:
+        pass
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        if self.guard_first_sector and offset < SECTOR and len(data):
+            self._guard(offset, data)
+        self._check_write(offset, len(data))
+        self.file.write(offset + self.start, data)
+
+    def _guard(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Refuse a first sector that would make the next open probe another format (CVE-2008-2004)."""
+        from ..registry import probe_bytes
+
+        sector = bytearray(self.read(0, min(SECTOR, self.size)))
+        piece = bytes(data[: SECTOR - offset])
+        sector[offset : offset + len(piece)] = piece
+        if probe_bytes(bytes(sector), "") not in ("raw", ""):
+            raise CowshedError("Operation not permitted", path=self.filename, layer="raw", offset=offset, errno=1)
+
+    def write_zeroes(self, offset: int, length: int, unmap: bool = False) -> None:
+        self._check_write(offset, length)
+        self.file.write_zeroes(offset + self.start, length, unmap)
+
+    def discard(self, offset: int, length: int) -> None:
+        self._check_write(offset, length)
+        self.file.discard(offset + self.start, length)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def resize(self, size: int, preallocation: str = "off") -> None:
+        if self.fixed is not None:
+            raise CowshedError("Cannot resize fixed-size raw disks", path=self.filename, layer="raw", errno=95)
+        self.file.resize(size + self.start, preallocation)
+        self._measure()

@@ -1,0 +1,386 @@
+"""The ``file`` protocol: a regular file on the host.
+
+Holes are found with SEEK_DATA/SEEK_HOLE (lseek(2)); zeroing and discarding go through the space-reservation ioctls
+(FS_IOC_ZERO_RANGE, FS_IOC_UNRESVSP64), which are fallocate(2) by another door: Python offers no fallocate with a mode.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import sys
+
+from ...errors import CowshedError, HostError, host_error
+from ..node import DATA, ZERO, Buffer, Extent, Node, fill_zero
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..locking import FileLocks
+
+# linux/falloc.h: struct space_resv and the requests that take it
+_SPACE_RESV = struct.Struct("=hhxxxxqqiIiiii")
+_FS_IOC_RESVSP64 = 0x4030582A
+_FS_IOC_UNRESVSP64 = 0x4030582B
+_FS_IOC_ZERO_RANGE = 0x40305839
+_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF)
+
+_SEEK_DATA = getattr(os, "SEEK_DATA", 3)
+_SEEK_HOLE = getattr(os, "SEEK_HOLE", 4)
+
+
+class CacheMode:
+    """One of qemu's cache modes: ``none writeback writethrough directsync unsafe``."""
+
+    __slots__ = ("direct", "name", "no_flush", "writethrough")
+
+    def __init__(self, name: str, direct: bool, writethrough: bool, no_flush: bool) -> None:
+        self.name = name
+        self.direct = direct
+        self.writethrough = writethrough
+        self.no_flush = no_flush
+
+
+CACHE_MODES = {
+    mode.name: mode
+    for mode in (
+        CacheMode("none", True, False, False),
+        CacheMode("off", True, False, False),
+        CacheMode("directsync", True, True, False),
+        CacheMode("writeback", False, False, False),
+        CacheMode("unsafe", False, False, True),
+        CacheMode("writethrough", False, True, False),
+    )
+}
+
+
+class FileNode(Node):
+    """Bytes of a regular file. ``size`` is the file's length when last asked (``refresh``)."""
+
+    driver = "file"
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        writable: bool = False,
+        cache: CacheMode | None = None,
+        create: bool = False,
+        nonblock: bool = True,
+    ) -> None:
+        """Open ``path``. Raises HostError with the text ``Could not open 'PATH': REASON``."""
+        super().__init__(path, read_only=not writable)
+        self.path = path
+        self.cache = cache or CACHE_MODES["writeback"]
+        self.locks: FileLocks | None = None
+        self.fd = -1
+        self.align = 1
+        self._no_punch = False
+        self._no_zero_range = False
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
+        if create:
+            flags |= os.O_CREAT | os.O_TRUNC
+        if nonblock:
+            # a FIFO named as an image must give an error, not wait for a writer
+            flags |= getattr(os, "O_NONBLOCK", 0)
+        if self.cache.direct:
+            flags |= getattr(os, "O_DIRECT", 0)
+        if self.cache.writethrough:
+            flags |= getattr(os, "O_DSYNC", 0)
+        try:
+            self.fd = os.open(path, flags, 0o644)
+        except OSError as error:
+            if error.errno == errno.EINVAL and self.cache.direct:
+                raise HostError(
+                    f"Could not open '{path}': file system may not support O_DIRECT",
+                    path=path,
+                    errno=errno.EINVAL,
+                    hint="use another cache mode",
+                ) from error
+            raise host_error(error, f"Could not open '{path}'", path) from error
+        except ValueError as error:  # embedded NUL
+            raise HostError(f"Could not open '{path}': Invalid argument", path=path, errno=errno.EINVAL) from error
+        try:
+            self._check_kind(os.fstat(self.fd).st_mode)
+            if self.cache.direct:
+                self.align = 4096
+            self.refresh()
+        except BaseException:
+            os.close(self.fd)
+            self.fd = -1
+            raise
+
+    def _check_kind(self, mode: int) -> None:
+        if not stat.S_ISREG(mode):
+            raise HostError(
+                f"Could not open '{self.path}': A regular file was expected by the 'file' driver, "
+                "but something else was given",
+                path=self.path,
+                errno=errno.EINVAL,
+            )
+
+    def refresh(self) -> int:
+        """Ask the host for the size again, and return it."""
+        self.size = os.fstat(self.fd).st_size
+        return self.size
+
+    # -- mapping --------------------------------------------------------------------------------------------------
+
+    def layer_extents(self, offset: int, length: int) -> Iterator[Extent]:
+        end = offset + length
+        fd = self.fd
+        while offset < end:
+            try:
+                data = os.lseek(fd, offset, _SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # only a hole up to the end of the file
+                    yield Extent(offset, end - offset, ZERO, self, offset, 0, self)
+                    return
+                yield Extent(offset, end - offset, DATA, self, offset, 0, self)
+                return
+            if data > offset:
+                stop = min(data, end)
+                yield Extent(offset, stop - offset, ZERO, self, offset, 0, self)
+                offset = stop
+                continue
+            try:
+                stop = min(os.lseek(fd, offset, _SEEK_HOLE), end)
+            except OSError:
+                stop = end
+            if stop <= offset:  # the file shrank under us
+                stop = end
+            yield Extent(offset, stop - offset, DATA, self, offset, 0, self)
+            offset = stop
+
+    # -- I/O ------------------------------------------------------------------------------------------------------
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view``; bytes past the end of the file read as zeroes (formats may map beyond it)."""
+        if self.align > 1:
+            self._direct_read(offset, view)
+            return
+        done = 0
+        length = len(view)
+        while done < length:
+            try:
+                count = os.preadv(self.fd, [view[done:] if done else view], offset + done)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                raise host_error(error, "", self.path, offset + done) from error
+            if count == 0:
+                fill_zero(view[done:])
+                return
+            done += count
+
+    def _direct_read(self, offset: int, view: memoryview) -> None:
+        """O_DIRECT wants aligned offsets, lengths and memory: go through an aligned buffer."""
+        import mmap
+
+        align = self.align
+        limit = 1 << 20
+        done = 0
+        with mmap.mmap(-1, limit + 2 * align) as buffer, memoryview(buffer) as whole:
+            while done < len(view):
+                start = (offset + done) // align * align
+                skip = offset + done - start
+                want = min(limit, len(view) - done)
+                span = (skip + want + align - 1) // align * align
+                with whole[:span] as part:
+                    try:
+                        count = os.preadv(self.fd, [part], start)
+                    except OSError as error:
+                        raise host_error(error, "", self.path, start) from error
+                    got = max(0, min(want, count - skip))
+                    view[done : done + got] = part[skip : skip + got]
+                if got < want:
+                    fill_zero(view[done + got : done + want])
+                done += want
+
+    def write(self, offset: int, data: Buffer) -> None:
+        view = data if isinstance(data, memoryview) else memoryview(data)
+        if self.read_only:
+            self._check_write(offset, 0)
+        if self.align > 1:
+            self._direct_write(offset, view)
+        else:
+            self._pwrite(offset, view)
+        end = offset + len(view)
+        if end > self.size:
+            self.size = end
+
+    def _pwrite(self, offset: int, view: memoryview) -> None:
+        done = 0
+        length = len(view)
+        while done < length:
+            try:
+                done += os.pwrite(self.fd, view[done:] if done else view, offset + done)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                raise host_error(error, "", self.path, offset + done) from error
+
+    def _direct_write(self, offset: int, view: memoryview) -> None:
+        import mmap
+
+        align = self.align
+        limit = 1 << 20
+        done = 0
+        old_size = self.refresh()
+        end = offset + len(view)
+        with self.lock, mmap.mmap(-1, limit + 2 * align) as buffer, memoryview(buffer) as whole:
+            while done < len(view):
+                start = (offset + done) // align * align
+                skip = offset + done - start
+                want = min(limit, len(view) - done)
+                span = (skip + want + align - 1) // align * align
+                with whole[:span] as part:
+                    if skip:
+                        self._direct_read(start, part[:align])
+                    if (skip + want) % align:
+                        self._direct_read(start + span - align, part[span - align :])
+                        if skip:  # both edges may be the same block
+                            self._direct_read(start, part[:align])
+                    part[skip : skip + want] = view[done : done + want]
+                    self._pwrite(start, part)
+                done += want
+            if max(old_size, end) < os.fstat(self.fd).st_size:
+                os.ftruncate(self.fd, max(old_size, end))
+
+    def _space(self, request: int, offset: int, length: int) -> None:
+        fcntl.ioctl(self.fd, request, _SPACE_RESV.pack(0, 0, offset, length, 0, 0, 0, 0, 0, 0))
+
+    def zero_range(self, offset: int, length: int, unmap: bool) -> bool:
+        end = offset + length
+        if unmap and self._punch(offset, min(length, max(0, self.size - offset))):
+            if end > self.size:
+                self._set_length(end)
+            return True
+        if not self._no_zero_range:
+            try:
+                self._space(_FS_IOC_ZERO_RANGE, offset, length)
+                if end > self.size:
+                    self._set_length(end)
+                return True
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise host_error(error, "", self.path, offset) from error
+                self._no_zero_range = True
+        if self._punch(offset, min(length, max(0, self.size - offset))):
+            # punched space reads as zeroes but is not reserved any more: reserve it again as was asked for
+            self.preallocate(offset, length)
+            return True
+        return False
+
+    def write_zeroes(self, offset: int, length: int, unmap: bool = False) -> None:
+        """Zero bytes of the file; may extend it. Falls back to writing zeroes."""
+        if self.read_only:
+            self._check_write(offset, 0)
+        if length and not self.zero_range(offset, length, unmap):
+            zeroes = memoryview(bytes(min(length, 1 << 20)))
+            end = offset + length
+            while offset < end:
+                step = min(end - offset, len(zeroes))
+                self.write(offset, zeroes[:step])
+                offset += step
+
+    def _punch(self, offset: int, length: int) -> bool:
+        if self._no_punch:
+            return False
+        if length <= 0:
+            return True
+        try:
+            self._space(_FS_IOC_UNRESVSP64, offset, length)
+            return True
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise host_error(error, "", self.path, offset) from error
+            self._no_punch = True
+            return False
+
+    def discard(self, offset: int, length: int) -> None:
+        """Punch a hole; file systems that can't are left as they are."""
+        if self.read_only:
+            self._check_write(offset, 0)
+        length = min(length, self.size - offset)
+        if length > 0:
+            self._punch(offset, length)
+
+    def preallocate(self, offset: int, length: int) -> None:
+        """Reserve space without changing what is read. Raises HostError (ENOTSUP when the file system can't)."""
+        try:
+            self._space(_FS_IOC_RESVSP64, offset, length)
+        except OSError as error:
+            if error.errno == errno.ENOTTY:
+                error.errno = errno.EOPNOTSUPP
+            raise host_error(error, "", self.path, offset) from error
+
+    def flush(self) -> None:
+        if self.cache.no_flush or self.read_only or self.fd < 0:
+            return
+        try:
+            (os.fdatasync if sys.platform != "darwin" else os.fsync)(self.fd)
+        except OSError as error:
+            raise host_error(error, "", self.path) from error
+
+    def _set_length(self, size: int) -> None:
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise host_error(error, "Failed to resize file", self.path) from error
+        self.size = size
+
+    def resize(self, size: int, preallocation: str = "off") -> None:
+        """Set the file's length. ``preallocation``: ``off``, ``falloc`` (reserve) or ``full`` (write zeroes).
+
+        On failure the file has its old length again.
+        """
+        old = self.refresh()
+        if preallocation == "off" or size <= old:
+            if preallocation != "off" and size < old:
+                raise CowshedError("Preallocation can't be used for shrinking files", path=self.path, errno=errno.ENOTSUP)
+            self._set_length(size)
+            return
+        try:
+            if preallocation == "falloc":
+                try:
+                    os.posix_fallocate(self.fd, old, size - old)
+                except OSError as error:
+                    raise host_error(error, "Could not preallocate data for the new file size", self.path) from error
+                self.size = size
+            elif preallocation == "full":
+                self._set_length(size)
+                zeroes = memoryview(bytes(1 << 20))
+                offset = old
+                try:
+                    while offset < size:
+                        step = min(size - offset, len(zeroes))
+                        self.write(offset, zeroes[:step])
+                        offset += step
+                except HostError as error:
+                    raise HostError(
+                        f"Could not write zeros for preallocation: {error}", path=self.path, errno=error.errno
+                    ) from error
+            else:
+                raise CowshedError(f"Unsupported preallocation mode '{preallocation}'", path=self.path, errno=errno.ENOTSUP)
+        except BaseException:
+            os.ftruncate(self.fd, old)
+            self.size = old
+            raise
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    def allocated_bytes(self) -> int | None:
+        return os.fstat(self.fd).st_blocks * 512
+
+    def shutdown(self) -> None:
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            if self.locks is not None:
+                self.locks.release()
+                self.locks = None
+            os.close(fd)
