@@ -25,7 +25,6 @@ PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "debugfs": "e2fsprogs",
-    "strace": "strace",
 }
 
 # System administrators' tools are not on everyone's PATH, and we need them without being root.

@@ -30,6 +30,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 
 from ..errors import LockError
 
@@ -61,8 +62,9 @@ _NAMES = ("consistent read", "write", "write unchanged", "resize")
 # struct flock: type, whence, start, len, pid. Native alignment gives struct flock64 wherever off_t is 64
 # bits wide.
 _FLOCK = struct.Struct("hhqqi")
-_GETLK: int | None = getattr(fcntl, "F_OFD_GETLK", None)
-_SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+# Elsewhere the name may exist for something else, and struct flock has another layout.
+_GETLK: int | None = getattr(fcntl, "F_OFD_GETLK", None) if sys.platform == "linux" else None
+_SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
 
 _available: bool | None = None
 
@@ -158,7 +160,7 @@ class FileLocks:
                         self._lock(byte)
                         taken.append(byte)
                 self._check(perm, shared)
-            except LockError:
+            except BaseException:
                 for byte in taken:
                     self._unlock(byte)
                 raise
@@ -191,7 +193,7 @@ class FileLocks:
                 for byte in _wanted(self.perm, self.shared):
                     other._lock(byte)
                     taken.append(byte)
-            except LockError:
+            except BaseException:
                 for byte in taken:
                     other._unlock(byte)
                 raise
