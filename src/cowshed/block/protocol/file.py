@@ -14,13 +14,14 @@ import struct
 import sys
 
 from ...errors import CowshedError, HostError, host_error
-from ..node import DATA, ZERO, Buffer, Extent, Node, fill_zero
+from ..node import DATA, ZERO, Extent, Node, fill_zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..locking import FileLocks
+    from ..node import Buffer
 
 # linux/falloc.h: struct space_resv and the requests that take it
 _SPACE_RESV = struct.Struct("=hhxxxxqqiIiiii")

@@ -1,0 +1,65 @@
+"""Opening a qcow2 image: header, tables, data file, backing file."""
+
+from __future__ import annotations
+
+from ....errors import CowshedError, HostError
+from . import header as hd
+from .node import Qcow2Map
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ...node import Node
+
+
+def open_qcow2(file: Node, options: dict[str, Any], context: Any) -> Node:
+    """The image in ``file`` as a Node. Raises what ``read_header`` raises, and OpenError for its other files."""
+    flags = context.flags
+    header = hd.read_header(file, check=flags.check)
+    writable = flags.writable
+    if header.incompatible_features & hd.INCOMPAT_CORRUPT and writable and not flags.check:
+        raise HostError(
+            "qcow2: Image is corrupt; cannot be opened read/write", path=file.filename, layer="qcow2 header",
+            field="incompatible_features", offset=72, value="corrupt bit set", errno=13,
+            hint="qemu-img check -r all can repair it; keep a copy of the file first",
+        )  # fmt: skip
+    image: Qcow2Map
+    if writable:
+        from .write import Qcow2Node
+
+        image = Qcow2Node(file, header, read_only=False)
+    else:
+        image = Qcow2Map(file, header, read_only=True)
+
+    try:
+        if image.has_data_file and not flags.no_io:
+            image.children["data-file"] = context.open_data_file(header.data_file, image)
+        image.load_l1()
+        if header.backing_file is not None:
+            context.open_backing(header.backing_file, header.backing_format, image)
+        if writable and not flags.check:
+            _make_ready(image)
+    except BaseException:
+        for role, child in list(image.children.items()):
+            if role != "file":
+                child.close()
+        raise
+    return image
+
+
+def _make_ready(image: Any) -> None:
+    """What opening for writing does to an image: repair after an unclean stop, forget what others would not keep."""
+    header = image.header
+    if header.incompatible_features & hd.INCOMPAT_DIRTY:
+        from .check import check_image
+
+        try:
+            check_image(image, frozenset({"leaks", "errors"}))
+        except CowshedError as error:
+            raise CowshedError("Could not repair dirty image", path=image.filename, errno=error.errno) from error
+    unknown = header.autoclear_features & ~hd.AUTOCLEAR_KNOWN
+    if unknown and header.version >= 3:
+        header.autoclear_features &= hd.AUTOCLEAR_KNOWN
+        image.write_header_fixed()
+        image.file.flush()
