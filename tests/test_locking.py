@@ -451,7 +451,8 @@ def test_roles_are_qemus(tmp_path: Path, image: Path, raw: Path) -> None:
 
 
 def test_convert_lets_nobody_write_its_source(tmp_path: Path, raw: Path) -> None:
-    raw.write_bytes(os.urandom(1 << 20))
+    # several times the copy's buffer, so that the rate limit holds it in the middle
+    raw.write_bytes(os.urandom(8 << 20))
     for extra, expected in (
         ([], image_locks(ROLE_RAW, exclusive=True)),
         (["-U"], image_locks(ROLE_RAW, exclusive=True, force_share=True)),
