@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..progress import Progress
     from .facts import Bitmap, CheckResult, Snapshot
+    from .graph import Opening
 
     GuestOffset = NewType("GuestOffset", int)
     HostOffset = NewType("HostOffset", int)
@@ -48,10 +49,11 @@ class Extent:
     ``offset`` and ``length``: guest bytes. ``node``: for DATA the node that holds the bytes at ``host_offset``;
     for COMPRESSED and ENCRYPTED the format node to read from at ``offset`` shifted by ``host_offset`` being its own
     guest offset; for ZERO the node of ``host_offset`` when one is allocated, else None. ``owner``: the format node
-    whose layer said so. ``depth``: 0 for the node asked, 1 for its backing file, and so on.
+    whose layer said so. ``depth``: 0 for the node asked, 1 for its backing file, and so on. ``sparse``: a ZERO extent that
+    the format has as data, where the file underneath has a hole (preallocated metadata).
     """
 
-    __slots__ = ("depth", "host_offset", "kind", "length", "node", "offset", "owner")
+    __slots__ = ("depth", "host_offset", "kind", "length", "node", "offset", "owner", "sparse")
 
     def __init__(
         self,
@@ -62,7 +64,9 @@ class Extent:
         host_offset: int = -1,
         depth: int = 0,
         owner: Node | None = None,
+        sparse: bool = False,
     ) -> None:
+        self.sparse = sparse
         self.offset = offset
         self.length = length
         self.kind = kind
@@ -141,8 +145,15 @@ class Node:
         self.size = 0
         self.lock = RLock()
         self.closed = False
-        #: creation/open options as given by the user, for the reported file name
+        #: open options given by the user that change what is read, for the reported file name
         self.options: dict[str, Any] = {}
+        #: the backing file's name and format as the image has them (also when it is not opened), None without one
+        self.backing_name: str | None = None
+        self.backing_format: str | None = None
+        #: the user gave another backing file (or none) than the image names
+        self.backing_overridden = False
+        #: how the graph opened this node, for reopening
+        self.opening: Opening | None = None
 
     # -- the tree -------------------------------------------------------------------------------------------------
 
@@ -185,6 +196,7 @@ class Node:
                 and last.depth == extent.depth
                 and last.node is extent.node
                 and last.owner is extent.owner
+                and last.sparse == extent.sparse
                 and (
                     last.host_offset + last.length == extent.host_offset
                     if last.host_offset >= 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...codec import Codec
+    from ...facts import Snapshot
 
 _SWAP = sys.byteorder == "little"
 
@@ -262,10 +263,11 @@ class Qcow2Map(Node):
             inside = max(0, min(extent.length, node.size - extent.host_offset))
             if inside:
                 for below in node.layer_extents(extent.host_offset, inside):
-                    yield Extent(below.offset + shift, below.length, below.kind, node, below.offset, 0, self)
+                    sparse = below.kind == ZERO
+                    yield Extent(below.offset + shift, below.length, below.kind, node, below.offset, 0, self, sparse)
             if inside < extent.length:
                 at = extent.offset + inside
-                yield Extent(at, extent.length - inside, ZERO, node, extent.host_offset + inside, 0, self)
+                yield Extent(at, extent.length - inside, ZERO, node, extent.host_offset + inside, 0, self, True)
 
     def sparse_data(self) -> bool:
         """Does the file take much less space than its length, as after preallocation=metadata?"""
@@ -335,6 +337,20 @@ class Qcow2Map(Node):
                     a, b = max(begin, offset), min(begin + size, end)
                     view[a - offset : b - offset] = memoryview(plain)[a - begin : b - begin]
             start = stop
+
+    # -- snapshots ------------------------------------------------------------------------------------------------
+
+    def snapshots(self) -> list[Snapshot]:
+        if not self.header.nb_snapshots:
+            return []
+        from .snapshot import load
+
+        return list(load(self))
+
+    def snapshot_view(self, ref: str) -> Node:
+        from .snapshot import view
+
+        return view(self, ref)
 
     # -- facts ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 
 from ....errors import CorruptError, CowshedError, FormatError
+from ....progress import QUIET
 from ...node import HOLE, ZERO, Placement
 from . import header as hd
 from .l2 import (
@@ -29,6 +30,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ....progress import Progress
+    from ...facts import Snapshot
     from .bitmap import Tracker
 
 #: dirty metadata that is written out before more is gathered
@@ -137,6 +140,15 @@ class Qcow2Node(Qcow2Map):
         if header.nb_snapshots and first <= header.snapshots_offset >> shift <= last:
             return "snapshot table"
         return "inactive L1 table"
+
+    def forget_tables(self) -> None:
+        """Drop every cached table: a rebuild has put others in their place."""
+        self.l2.clear()
+        self.l2_dirty = 0
+        self.l1_dirty.clear()
+        self._refcounts = None
+        self.metadata_clusters.clear()
+        self.packed_end = 0
 
     # -- headers --------------------------------------------------------------------------------------------------
 
@@ -666,6 +678,50 @@ class Qcow2Node(Qcow2Map):
             if base + users + 1 > self.refcounts.maximum:
                 return False
         return True
+
+    # -- whole-image changes --------------------------------------------------------------------------------------
+
+    def snapshot_create(self, name: str) -> Snapshot:
+        from .snapshot import create
+
+        with self.lock:
+            return create(self, name)
+
+    def snapshot_apply(self, ref: str) -> None:
+        from .snapshot import apply
+
+        with self.lock:
+            apply(self, ref)
+
+    def snapshot_delete(self, ref: str) -> None:
+        from .snapshot import delete
+
+        with self.lock:
+            delete(self, ref)
+
+    def resize(self, size: int, preallocation: str = "off") -> None:
+        from .resize import resize
+
+        with self.lock:
+            resize(self, size, preallocation)
+
+    def change_backing(self, name: str | None, fmt: str | None) -> None:
+        from .amend import change_backing
+
+        with self.lock:
+            change_backing(self, name, fmt)
+
+    def amend(self, options: dict[str, Any], *, force: bool = False, progress: Progress = QUIET) -> None:
+        from .amend import amend
+
+        with self.lock:
+            amend(self, options, progress)
+
+    def make_empty(self) -> bool:
+        from .resize import make_empty
+
+        with self.lock:
+            return make_empty(self)
 
     # -- commit ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,428 @@
+"""Changing counts and COPIED flags together: a new set of metadata, switched in by one write of the header's sector.
+
+Snapshots, amendment and repair change the reference counts of many clusters and, with them, the COPIED flags in the
+active L1 and L2 tables. No order of in-place writes keeps both true at every moment. So a `Rebuild` writes what changes
+(refcount blocks, refcount table, L2 tables, L1 tables, snapshot table) into space that is free in the old state;
+the old state stays whole until the header's first sector, which holds every pointer, is written.
+
+Memory: two counts a host cluster (2 bytes each at 16 refcount bits: 64 MiB for a full 1 TiB image of 64 KiB clusters).
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+
+from ....errors import FormatError, NoSpaceError
+from .header import MAX_REFCOUNT_TABLE_BYTES
+from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK
+from .refcounts import decode_block, encode_block
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .write import Qcow2Node
+
+_SWAP = sys.byteorder == "little"
+_TYPECODES = {8: "B", 16: "H", 32: "I", 64: "Q"}
+_CLEAR_COPIED = bytes(value & 0x7F for value in range(256))
+_SET_COPIED = bytes(value | 0x80 for value in range(256))
+
+
+def typecode_for(bits: int) -> str:
+    """The array typecode that holds a count of ``bits`` bits."""
+    return _TYPECODES.get(bits, "B")
+
+
+class Rebuild:
+    """One transaction. ``old``/``new``: counts by host cluster before and after; change ``new`` through the methods.
+
+    ``fresh``: start from no references at all (repair) instead of from the old counts.
+    """
+
+    def __init__(self, image: Qcow2Node, *, fresh: bool = False, bits: int | None = None) -> None:
+        image.commit()
+        self.image = image
+        self.bits = bits or image.header.refcount_bits
+        self.old_bits = image.header.refcount_bits
+        self.maximum = (1 << self.bits) - 1
+        # one typecode for both sides: the wider
+        self.typecode = typecode_for(max(self.bits, self.old_bits))
+        self.per_block = image.cluster_size * 8 // self.bits
+        self.old_table = image.read_table(
+            image.header.refcount_table_offset, image.header.refcount_table_clusters * image.cluster_size // 8
+        )
+        self.old = self._load_counts()
+        # space behind the described clusters is not known to be free when the file reaches further
+        self.file_clusters = (image.file.size + image.cluster_size - 1) >> image.cluster_bits
+        self.new = array(self.typecode, bytes(len(self.old) * self.old.itemsize)) if fresh else self.old[:]
+        self.next = 0
+        #: metadata written by this transaction: what its clusters hold is new in any case
+        self.remapped: dict[int, int] = {}
+        self.freed: list[tuple[int, int]] = []
+
+    def _load_counts(self) -> array[int]:
+        image = self.image
+        per_block = image.cluster_size * 8 // self.old_bits
+        counts = array(self.typecode)
+        last = max((index for index, entry in enumerate(self.old_table) if entry & OFFSET_MASK), default=-1)
+        zero = array(self.typecode, bytes(per_block * counts.itemsize))
+        for index in range(last + 1):
+            offset = self.old_table[index] & OFFSET_MASK
+            if not offset or offset & (image.cluster_size - 1):
+                counts.extend(zero)
+                continue
+            size = image.cluster_size
+            data = image.file.read(offset, max(0, min(size, image.file.size - offset))).ljust(size, b"\0")
+            values = decode_block(data, self.old_bits)
+            counts.extend(values if values.typecode == self.typecode else array(self.typecode, values))
+        return counts
+
+    # -- counts ---------------------------------------------------------------------------------------------------
+
+    def _reach(self, cluster: int) -> None:
+        """Make both count arrays long enough to index ``cluster``."""
+        missing = cluster + 1 - len(self.new)
+        if missing > 0:
+            pad = bytes(max(missing, 1024) * self.new.itemsize)
+            self.new.frombytes(pad)
+            self.old.frombytes(pad)
+
+    def add(self, first: int, count: int, amount: int) -> None:
+        """Change the new counts of ``count`` clusters from ``first``. Raises FormatError beyond 0..maximum."""
+        if not count:
+            return
+        self._reach(first + count - 1)
+        piece = self.new[first : first + count]
+        value = piece[0]
+        if piece.count(value) == count:
+            self._bound(value + amount, first)
+            self.new[first : first + count] = array(self.typecode, [value + amount]) * count
+            return
+        for number, value in enumerate(piece):
+            self._bound(value + amount, first + number)
+            self.new[first + number] = value + amount
+
+    def _bound(self, value: int, cluster: int) -> None:
+        if not 0 <= value <= self.maximum:
+            raise FormatError(
+                "Invalid argument", path=self.image.filename, layer="qcow2 refcounts",
+                field=f"refcount of cluster {cluster}", value=value, limit=f"0 to {self.maximum}",
+                hint="an image with wider refcounts (amend -o refcount_bits=…) can share a cluster more often"
+                if value > self.maximum else None,
+            )  # fmt: skip
+
+    def l2_bytes(self, offset: int) -> bytes:
+        """The raw bytes of the L2 table at ``offset``."""
+        image = self.image
+        size = image.cluster_size
+        return image.file.read(offset, max(0, min(size, image.file.size - offset))).ljust(size, b"\0")
+
+    def add_tree(self, l1: array[int], amount: int) -> None:
+        """Change the counts of everything that an L1 table reaches: L2 tables, data and compressed clusters."""
+        shift = self.image.cluster_bits
+        for entry in l1:
+            offset = entry & L1_OFFSET_MASK
+            if not offset:
+                continue
+            if offset & (self.image.cluster_size - 1):
+                raise self.image.corruption(f"L2 table offset {offset:#x} unaligned", field="l1 entry", value=hex(entry))
+            self.add(offset >> shift, 1, amount)
+            for first, count in self.host_runs(self.l2_bytes(offset)):
+                self.add(first, count, amount)
+
+    def host_runs(self, raw: bytes) -> Iterator[tuple[int, int]]:
+        """Runs (first, count) of host clusters that an L2 table's entries use, one for each reference."""
+        image = self.image
+        if image.has_data_file:
+            return
+        entries = array("Q", raw)
+        if _SWAP:
+            entries.byteswap()
+        if image.extended:
+            entries = entries[::2]
+        if not any(entries):
+            return
+        size, shift = image.cluster_size, image.cluster_bits
+        start, end = 0, len(entries)
+        while start < end:
+            entry = entries[start]
+            start += 1
+            if entry & COMPRESSED_FLAG:
+                where, length = image.compressed_location(entry)
+                first = where >> shift
+                yield first, ((where + length - 1) >> shift) - first + 1
+                continue
+            host = entry & OFFSET_MASK & ~(0xFF << 56)
+            if not host:
+                continue
+            if host & (size - 1):
+                raise image.corruption(f"Cluster allocation offset {host:#x} unaligned", field="l2 entry", value=hex(entry))
+            following = entry + size
+            begin = start - 1
+            while start < end and entries[start] == following:
+                following += size
+                start += 1
+            yield host >> shift, start - begin
+
+    # -- space ----------------------------------------------------------------------------------------------------
+
+    def allocate(self, count: int, references: int = 1) -> int:
+        """``count`` contiguous clusters, free before and after; their new count is ``references``. Returns the first."""
+        cluster = self.next
+        old, new = self.old, self.new
+        while True:
+            run = 0
+            while run < count:
+                at = cluster + run
+                if at < len(old) and (old[at] or new[at]):
+                    break
+                run += 1
+            if run == count:
+                break
+            cluster += run + 1
+            if cluster < len(old) and old[cluster]:
+                try:
+                    cluster = old.index(0, cluster)
+                except ValueError:
+                    cluster = len(old)
+        if count == 1:
+            self.next = cluster + 1
+        if cluster + count > self.image.max_clusters:
+            raise NoSpaceError("File too large", path=self.image.filename, layer="qcow2", errno=27)
+        self._reach(cluster + count - 1)
+        self.new[cluster : cluster + count] = array(self.typecode, [references]) * count
+        return cluster
+
+    # -- tables ---------------------------------------------------------------------------------------------------
+
+    def fix_flags(self, l1: array[int], also: tuple[array[int], ...] = ()) -> array[int]:
+        """The active L1 table with COPIED flags true to the new counts; L2 tables that must change are copied.
+
+        ``also``: L1 tables made in this transaction (a new snapshot's), which are pointed to the copies too.
+        Returns the new L1 table; ``also`` is changed in place. Call it when all counts of guest clusters are final.
+        """
+        image = self.image
+        shift = image.cluster_bits
+        result = array("Q", bytes(len(l1) * 8))
+        for index, entry in enumerate(l1):
+            offset = entry & L1_OFFSET_MASK
+            if not offset:
+                continue
+            cluster = offset >> shift
+            raw = self.l2_bytes(offset)
+            fixed = self._flags(raw)
+            if fixed is not None:
+                shared = [table for table in also if index < len(table) and table[index] & L1_OFFSET_MASK == offset]
+                moved = self.allocate(1, 1 + len(shared))
+                image.file.write(moved << shift, fixed)
+                self.add(cluster, 1, -1 - len(shared))
+                for table in shared:
+                    table[index] = moved << shift
+                cluster = moved
+            result[index] = (cluster << shift) | (COPIED if self.new[cluster] == 1 else 0)
+        return result
+
+    def _flags(self, raw: bytes) -> bytes | None:
+        """The L2 table's bytes with true COPIED flags, None when they are true already."""
+        image = self.image
+        if image.has_data_file:
+            return None
+        stride = 8 * image.entry_words
+        entries = array("Q", raw)
+        if _SWAP:
+            entries.byteswap()
+        if image.extended:
+            entries = entries[::2]
+        size, shift = image.cluster_size, image.cluster_bits
+        top = bytearray(raw[0::stride])  # the byte with the flag, of every entry
+        before = bytes(top)
+        new = self.new
+        start, end = 0, len(entries)
+        if not any(entries):
+            return None
+        while start < end:
+            entry = entries[start]
+            host = entry & OFFSET_MASK & ~(0xFF << 56)
+            start += 1
+            if entry & COMPRESSED_FLAG or not host:
+                continue
+            begin = start - 1
+            following = entry + size
+            while start < end and entries[start] == following:
+                following += size
+                start += 1
+            count = start - begin
+            piece = new[host >> shift : (host >> shift) + count]
+            ones = piece.count(1)
+            if ones == count:
+                top[begin:start] = top[begin:start].translate(_SET_COPIED)
+            elif ones == 0:
+                top[begin:start] = top[begin:start].translate(_CLEAR_COPIED)
+            else:
+                for number, value in enumerate(piece):
+                    if value == 1:
+                        top[begin + number] |= 0x80
+                    else:
+                        top[begin + number] &= 0x7F
+        if bytes(top) == before:
+            return None
+        fixed = bytearray(raw)
+        fixed[0::stride] = top
+        return bytes(fixed)
+
+    def put_table(self, table: array[int], references: int = 1) -> int:
+        """Write an L1-like table into free space; returns its offset (0 for an empty one)."""
+        if not len(table):
+            return 0
+        return self.put_bytes(self._big_endian(table), references)
+
+    def put_bytes(self, data: bytes, references: int = 1) -> int:
+        """Write ``data`` into free contiguous clusters; returns the offset."""
+        image = self.image
+        first = self.allocate((len(data) + image.cluster_size - 1) >> image.cluster_bits, references)
+        image.file.write(first << image.cluster_bits, data)
+        return first << image.cluster_bits
+
+    def free_area(self, offset: int, length: int) -> None:
+        """Drop one reference of the clusters that hold metadata at [offset, offset+length)."""
+        if offset and length:
+            shift = self.image.cluster_bits
+            first = offset >> shift
+            self.add(first, ((offset + length - 1) >> shift) - first + 1, -1)
+
+    @staticmethod
+    def _big_endian(table: array[int]) -> bytes:
+        if _SWAP:
+            table = table[:]
+            table.byteswap()
+        return table.tobytes()
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def finish(self, change_header: Callable[[], None], *, discard: bool = True, fresh: bool = False) -> None:
+        """Write the refcount structures, then switch: ``change_header`` sets the header's other fields.
+
+        ``fresh``: the old refcount structures have no references in ``new`` (repair) and are simply left behind.
+        Afterwards the image's caches are empty and the old metadata's space is given back.
+        """
+        image = self.image
+        header = image.header
+        shift, size = image.cluster_bits, image.cluster_size
+        per_cluster = size // 8
+        # the old table and the blocks that change go away
+        if not fresh:
+            self.free_area(header.refcount_table_offset, header.refcount_table_clusters << shift)
+        same_shape = self.bits == self.old_bits and not fresh
+        kept: dict[int, int] = {}
+        if same_shape:
+            for index, entry in enumerate(self.old_table):
+                if entry & OFFSET_MASK:
+                    kept[index] = entry & OFFSET_MASK
+        elif not fresh:
+            for entry in self.old_table:
+                if entry & OFFSET_MASK:
+                    self.free_area(entry & OFFSET_MASK, size)
+        placed: dict[int, int] = {}
+        table_clusters = 0
+        table_first = 0
+        while True:
+            used = self._highest() + 1
+            blocks = (used + self.per_block - 1) // self.per_block
+            need = max(1, (blocks + per_cluster - 1) // per_cluster)
+            if need > table_clusters:
+                if need << shift > MAX_REFCOUNT_TABLE_BYTES:
+                    raise NoSpaceError("File too large", path=image.filename, layer="qcow2", errno=27)
+                if table_clusters:
+                    self.add(table_first, table_clusters, -1)
+                table_clusters = need
+                table_first = self.allocate(need)
+                continue
+            again = False
+            for index in range(blocks):
+                low = index * self.per_block
+                if index in placed:
+                    continue
+                if index in kept and self.old[low : low + self.per_block] == self.new[low : low + self.per_block]:
+                    continue
+                if index not in kept and not any(self.new[low : low + self.per_block]):
+                    continue
+                if index in kept:
+                    self.free_area(kept.pop(index), size)
+                placed[index] = self.allocate(1)
+                again = True
+            if not again:
+                break
+        # blocks that describe nothing any more
+        for index in [number for number in kept if number >= blocks]:
+            low = index * self.per_block
+            if not any(self.new[low : low + self.per_block]):
+                offset = kept.pop(index)
+                self.free_area(offset, size)
+        table = array("Q", bytes((table_clusters << shift)))
+        for index, offset in kept.items():
+            if index < len(table):
+                table[index] = offset
+        code = typecode_for(self.bits)
+        for index in sorted(placed):
+            low = index * self.per_block
+            values = self.new[low : low + self.per_block]
+            if len(values) < self.per_block:
+                values.frombytes(bytes((self.per_block - len(values)) * values.itemsize))
+            if values.typecode != code:
+                values = array(code, values)
+            image.file.write(placed[index] << shift, encode_block(values, self.bits))
+            table[index] = placed[index] << shift
+        image.file.write(table_first << shift, self._big_endian(table))
+        image.file.flush()
+        header.refcount_table_offset = table_first << shift
+        header.refcount_table_clusters = table_clusters
+        header.refcount_order = self.bits.bit_length() - 1
+        change_header()
+        image.forget_tables()
+        image.write_header_fixed()
+        image.file.flush()
+        image.load_l1()
+        if discard:
+            self._punch()
+
+    def _highest(self) -> int:
+        """The highest host cluster with a reference in the new state."""
+        new = self.new
+        step = 65536
+        end = len(new)
+        while end > 0:
+            begin = max(0, end - step)
+            piece = new[begin:end]
+            if any(piece):
+                for number in range(len(piece) - 1, -1, -1):
+                    if piece[number]:
+                        return begin + number
+            end = begin
+        return 0
+
+    def _punch(self) -> None:
+        """Give the space of clusters back that were used before and are not now."""
+        image = self.image
+        old, new = self.old, self.new
+        shift = image.cluster_bits
+        length = len(new)
+        step = 4096
+        start = -1
+        for base in range(0, length, step):
+            a, b = old[base : base + step], new[base : base + step]
+            if a == b:
+                if start >= 0:
+                    image.file.discard(start << shift, (base - start) << shift)
+                    start = -1
+                continue
+            for number in range(len(a)):
+                gone = a[number] and not b[number]
+                if gone and start < 0:
+                    start = base + number
+                elif not gone and start >= 0:
+                    image.file.discard(start << shift, (base + number - start) << shift)
+                    start = -1
+        if start >= 0:
+            image.file.discard(start << shift, (length - start) << shift)
