@@ -28,7 +28,7 @@ class RawNode(Node):
         self.guard_first_sector = False
         if offset > file.size:
             raise OptionError(
-                "Offset option's value is greater than the size of the containing file",
+                f"Offset ({offset}) cannot be greater than size of the containing file ({file.size})",
                 path=file.filename, field="offset", value=offset, limit=file.size,
             )
         if size is not None:

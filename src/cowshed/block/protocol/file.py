@@ -1,4 +1,4 @@
-"""The ``file`` protocol: a regular file on the host.
+"""The ``file`` protocol: a regular file on the host, and how it is opened and made.
 
 Holes are found with SEEK_DATA/SEEK_HOLE (lseek(2)); zeroing and discarding go through the space-reservation ioctls
 (FS_IOC_ZERO_RANGE, FS_IOC_UNRESVSP64), which are fallocate(2) by another door: Python offers no fallocate with a mode.
@@ -70,59 +70,89 @@ class FileNode(Node):
         *,
         writable: bool = False,
         cache: CacheMode | None = None,
-        create: bool = False,
         nonblock: bool = True,
+        fd: int = -1,
     ) -> None:
-        """Open ``path``. Raises HostError with the text ``Could not open 'PATH': REASON``."""
+        """Open ``path``, or take over ``fd``. Raises HostError with the text ``Could not open 'PATH': REASON``."""
         super().__init__(path, read_only=not writable)
         self.path = path
         self.cache = cache or CACHE_MODES["writeback"]
         self.locks: FileLocks | None = None
         self.fd = -1
         self.align = 1
+        self.nonblock = nonblock
         self._no_punch = False
         self._no_zero_range = False
-        flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
-        if create:
-            flags |= os.O_CREAT | os.O_TRUNC
-        if nonblock:
-            # a FIFO named as an image must give an error, not wait for a writer
-            flags |= getattr(os, "O_NONBLOCK", 0)
-        if self.cache.direct:
-            flags |= getattr(os, "O_DIRECT", 0)
-        if self.cache.writethrough:
-            flags |= getattr(os, "O_DSYNC", 0)
-        try:
-            self.fd = os.open(path, flags, 0o644)
-        except OSError as error:
-            if error.errno == errno.EINVAL and self.cache.direct:
-                raise HostError(
-                    f"Could not open '{path}': file system may not support O_DIRECT",
-                    path=path,
-                    errno=errno.EINVAL,
-                    hint="use another cache mode",
-                ) from error
-            raise host_error(error, f"Could not open '{path}'", path) from error
-        except ValueError as error:  # embedded NUL
-            raise HostError(f"Could not open '{path}': Invalid argument", path=path, errno=errno.EINVAL) from error
+        self.fd = fd if fd >= 0 else self._open(writable)
         try:
             self._check_kind(os.fstat(self.fd).st_mode)
             if self.cache.direct:
-                self.align = 4096
+                self.align = self._direct_align()
             self.refresh()
         except BaseException:
             os.close(self.fd)
             self.fd = -1
             raise
 
+    def _open(self, writable: bool) -> int:
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
+        if self.nonblock:
+            # a FIFO named as an image must give an error, not wait for a writer
+            flags |= getattr(os, "O_NONBLOCK", 0)
+        if self.cache.direct:
+            flags |= getattr(os, "O_DIRECT", 0)
+        if self.cache.writethrough:
+            flags |= getattr(os, "O_DSYNC", 0)
+        path = self.path
+        try:
+            return os.open(path, flags)
+        except OSError as error:
+            if error.errno == errno.EINVAL and self.cache.direct:
+                raise HostError(
+                    f"Could not open '{path}': file system may not support O_DIRECT", path=path, errno=errno.EINVAL
+                ) from error
+            raise host_error(error, f"Could not open '{path}'", path) from error
+        except ValueError as error:  # embedded NUL
+            raise HostError(f"Could not open '{path}': Invalid argument", path=path, errno=errno.EINVAL) from error
+
+    def _direct_align(self) -> int:
+        return 4096
+
     def _check_kind(self, mode: int) -> None:
         if not stat.S_ISREG(mode):
             raise HostError(
-                f"Could not open '{self.path}': A regular file was expected by the 'file' driver, "
-                "but something else was given",
-                path=self.path,
-                errno=errno.EINVAL,
+                f"'file' driver requires '{self.path}' to be a regular file", path=self.path, errno=errno.EINVAL
             )
+
+    def reopen(self, writable: bool, perm: int, shared: int) -> None:
+        """Open the same file with another access mode; its locks (see locking.py) are held without a gap.
+
+        Raises HostError or LockError; everything is then as it was.
+        """
+        locks = self.locks
+        held = (locks.perm, locks.shared) if locks is not None else (0, 0)
+        if locks is not None:
+            locks.apply(perm, shared)
+        fd = -1
+        try:
+            fd = self._open(writable)
+            if not os.path.samestat(os.fstat(fd), os.fstat(self.fd)):
+                raise HostError(
+                    f"Could not open '{self.path}': another file has taken its place",
+                    path=self.path,
+                    errno=errno.ESTALE,
+                )
+            if locks is not None:
+                self.locks = locks.transfer(fd)
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            if locks is not None:
+                locks.apply(*held)
+            raise
+        old, self.fd = self.fd, fd
+        os.close(old)
+        self.read_only = not writable
 
     def refresh(self) -> int:
         """Ask the host for the size again, and return it."""
