@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .node import Node
     from .options import OptionTable, OptionValues
     from .registry import Driver
-    from .secret import Secrets
 
 _EFBIG = 27
 
@@ -40,7 +39,7 @@ class CreateContext:
         self,
         driver: Driver,
         values: Mapping[str, Any],
-        secrets: Secrets | None = None,
+        secrets: Mapping[str, bytes] | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self.driver = driver
@@ -145,7 +144,7 @@ def create_file(
     fmt: str,
     values: OptionValues,
     *,
-    secrets: Secrets | None = None,
+    secrets: Mapping[str, bytes] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> None:
     """Have the driver of ``fmt`` make the image; ``values`` come from the format's `creation_table`.
@@ -189,7 +188,7 @@ def create_image(
     backing_fmt: str | None = None,
     unsafe: bool = False,
     announce: Callable[[str], None] | None = None,
-    secrets: Secrets | None = None,
+    secrets: Mapping[str, bytes] | None = None,
     trust: str | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -222,7 +221,7 @@ def _settle(
     backing: str | None,
     backing_fmt: str | None,
     unsafe: bool,
-    secrets: Secrets | None,
+    secrets: Mapping[str, bytes] | None,
     trust: str | None,
     warn: Callable[[str], None] | None,
 ) -> OptionValues:
@@ -265,18 +264,17 @@ def _look_at_backing(
     below: str,
     driver: str | None,
     values: OptionValues,
-    secrets: Secrets | None,
+    secrets: Mapping[str, bytes] | None,
     trust: str | None,
     warn: Callable[[str], None] | None,
 ) -> None:
     """Open the backing file: it must be there, its format must be known, and it gives the size when none is given."""
-    from .graph import OpenFlags, open_layer
+    from .graph import open_chain
+    from .opening import OpenFlags
 
-    flags = OpenFlags(
-        backing=False, no_io=True, force_share=True, secrets=secrets, warn=warn, trust=trust or "local"
-    )
+    flags = OpenFlags(no_io=True, force_share=True, secrets=secrets, warn=warn, trust=trust or "local")
     try:
-        node = open_layer(combine(filename, below), {} if driver is None else {"driver": driver}, flags)
+        node = open_chain(combine(filename, below), {} if driver is None else {"driver": driver}, flags)
     except CowshedError as error:
         error.hint = "Could not open backing image."
         raise

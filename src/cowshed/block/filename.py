@@ -31,8 +31,6 @@ def protocol_prefix(name: str) -> str | None:
 
 def is_device(name: str) -> bool:
     """Does the host know ``name`` as a character or block device? (Its first 2 KiB don't tell its protocol.)"""
-    if not name.startswith("/") and "/" not in name and not os.path.lexists(name):
-        return False
     try:
         mode = os.stat(name).st_mode
     except (OSError, ValueError):
@@ -165,9 +163,10 @@ def describe(node: Node) -> Options:
     described: Options = {"driver": node.driver}
     described.update(node.options)
     for role, child in node.children.items():
-        if role == "backing" and not node.backing_overridden:
-            continue
-        described[role] = describe(child)
+        if role != "backing":
+            described[role] = describe(child)
+    if node.backing_overridden:
+        described["backing"] = None if node.backing is None else describe(node.backing)
     if not node.is_format and not node.is_filter:
         described["filename"] = node.filename
     return described

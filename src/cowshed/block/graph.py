@@ -12,7 +12,11 @@ import os
 from ..errors import CowshedError, OpenError, OptionError, ReadOnlyError, UnsupportedError, UsageError
 from . import filename as names
 from . import registry
-from .locking import ROLE_DATA, ROLE_METADATA, ROLE_RAW, ROLE_SLICE, image_locks
+from .locking import ROLE_METADATA, ROLE_RAW, ROLE_SLICE
+from .opening import OpenContext as OpenContext
+from .opening import OpenFlags as OpenFlags
+from .opening import Opening as Opening
+from .opening import apply_locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
     from .creation import creation_table as creation_table
     from .node import Node
     from .registry import Driver
-    from .secret import Secrets
 
     Options = dict[str, Any]
     Ref = str | os.PathLike[str] | Mapping[str, Any]
@@ -40,170 +43,6 @@ _RAW_WARNING = (
     "restricted.\n"
     "         Specify the 'raw' format explicitly to remove the restrictions."
 )
-
-
-def _silent(text: str) -> None:
-    """Nobody listens to warnings."""
-
-
-class OpenFlags:
-    """How an image is opened.
-
-    ``writable``; ``backing``: open the backing chain; ``cache``: a name in protocol.file.CACHE_MODES; ``force_share``:
-    let others write meanwhile (readers only); ``no_io``: facts only, no guest data: no data file, no keys; ``check``:
-    open damaged images as they are; ``exclusive``: nobody else may write meanwhile; ``resize``: a raw disk may change
-    its size; ``trust``: see trust.py; ``secrets``: bytes by id, or None; ``warn(text)``: hears of dubious things. A text that
-    begins with "WARNING" stands as it is, others are for a front end to introduce.
-    """
-
-    __slots__ = (
-        "backing",
-        "cache",
-        "check",
-        "exclusive",
-        "force_share",
-        "no_io",
-        "node_names",
-        "resize",
-        "secrets",
-        "trust",
-        "warn",
-        "writable",
-    )
-
-    def __init__(
-        self,
-        *,
-        writable: bool = False,
-        backing: bool = True,
-        cache: str = "writeback",
-        force_share: bool = False,
-        no_io: bool = False,
-        check: bool = False,
-        exclusive: bool = False,
-        resize: bool = False,
-        trust: str = "local",
-        secrets: Secrets | None = None,
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
-        self.writable = writable
-        self.backing = backing
-        self.cache = cache
-        self.force_share = force_share
-        self.no_io = no_io
-        self.check = check
-        self.exclusive = exclusive
-        self.resize = resize
-        self.trust = trust
-        self.secrets = secrets
-        self.warn = warn or _silent
-        self.node_names: set[str] = set()
-
-    def derive(self, **changes: Any) -> OpenFlags:
-        """A copy with some flags changed."""
-        other = OpenFlags.__new__(OpenFlags)
-        for name in OpenFlags.__slots__:
-            setattr(other, name, getattr(self, name))
-        for name, value in changes.items():
-            setattr(other, name, value)
-        return other
-
-
-class Opening:
-    """How the graph opened a node: enough to open it again with another access mode."""
-
-    __slots__ = ("backing", "driver", "flags", "options", "probed", "role")
-
-    def __init__(self, driver: Driver, flags: OpenFlags, options: Options, role: int, probed: bool) -> None:
-        self.driver = driver
-        self.flags = flags
-        self.options = options
-        self.role = role
-        self.probed = probed
-        #: user's options for the backing file ("backing." taken off), None when he wants none
-        self.backing: Options | None = {}
-
-
-class OpenContext:
-    """What a driver's ``open`` gets beside its file and options.
-
-    ``flags``: see OpenFlags; ``writable``, ``no_io``, ``check`` are its words. ``probed``: the format was guessed.
-    Whatever the context opened is closed again when the driver's ``open`` raises.
-    """
-
-    __slots__ = ("_opened", "_options", "_reuse", "backing_request", "check", "driver", "flags", "no_io", "probed", "writable")
-
-    def __init__(
-        self,
-        flags: OpenFlags,
-        driver: Driver,
-        options: Options,
-        probed: bool = False,
-        reuse: dict[str, Node] | None = None,
-    ) -> None:
-        self.flags = flags
-        self.writable = flags.writable
-        self.no_io = flags.no_io
-        self.check = flags.check
-        self.driver = driver
-        self.probed = probed
-        self._options = options
-        self._opened: list[Node] = []
-        self._reuse = reuse or {}
-        self.backing_request: tuple[str | None, str | None] | None = None
-
-    def secret(self, id: str) -> bytes:
-        """The value of the secret called ``id``. Raises OptionError when there is none."""
-        from .secret import lookup
-
-        return lookup(self.flags.secrets, id)
-
-    def open_backing(self, name: str | None, fmt: str | None, owner: Node) -> None:
-        """Say which backing file ``owner`` names (None for none) and in which format (None: to be probed).
-
-        Call it for every image of a format that knows backing files. The graph opens the chain after the driver's
-        ``open`` has returned, puts it into ``owner.children["backing"]``, and sets ``owner.backing_name`` and
-        ``owner.backing_format`` in any case.
-        """
-        owner.backing_name = name
-        owner.backing_format = fmt
-        self.backing_request = (name, fmt)
-
-    def open_data_file(self, name: str | None, owner: Node, role: str = "data-file") -> Node | None:
-        """Open a file of guest data that the image ``owner`` names, as its child ``role``; None with ``no_io``.
-
-        ``name`` is a path on this host as it stands, relative to the working directory: no protocol, no ``json:``.
-        The user's options (``data-file.filename=…``) come first. ``name`` None: the image has no such file. The
-        caller puts the node into ``owner.children``. Raises OptionError, TrustError, HostError.
-        """
-        options = names.take(self._options, role + ".")
-        reference = self._options.pop(role, None)
-        if self.no_io:
-            return None
-        if role in self._reuse:
-            return self._reuse[role]
-        given = bool(options) or isinstance(reference, str)
-        if name is None:
-            if given:
-                raise OptionError(
-                    f"'{role}' can only be set for images with an external data file", path=owner.filename, field=role
-                )
-            return None
-        if not given:
-            from .trust import check_reference
-
-            check_reference(self.flags.trust, name, role.replace("-", " "), owner.filename, literal=True)
-            options = {"driver": "file", "filename": name}
-        flags = self.flags.derive(resize=False)
-        node = _open_child(reference, options, None, flags, role)
-        self._opened.append(node)
-        apply_locks(node, ROLE_DATA, flags)
-        return node
-
-    def forget_opened(self) -> None:
-        """Close what was opened for a driver whose ``open`` failed."""
-        for node in self._opened:
-            node.close()
 
 
 def open_image(
@@ -220,7 +59,7 @@ def open_image(
     exclusive: bool = False,
     resize: bool = False,
     trust: str | None = None,
-    secrets: Secrets | None = None,
+    secrets: Mapping[str, bytes] | None = None,
     warn: Callable[[str], None] | None = None,
     label: str | None = None,
 ) -> Node:
@@ -258,8 +97,6 @@ def open_image(
         label = name if label is None else label
     else:
         given = names.flatten(ref)
-        if label is None:
-            label = given["filename"] if isinstance(given.get("filename"), str) else given.get("file.filename", "")
     if options:
         given.update(names.flatten(options))
     if fmt is not None:
@@ -267,12 +104,18 @@ def open_image(
     if force_share and given.get("force-share", "on") not in ("on", True):
         raise UsageError("--force-share/-U conflicts with image options")
     try:
-        node = _open(name, given, flags)
+        if force_share and writable:
+            raise OptionError("force-share=on can only be used with read-only images", field="force-share")
+        node = open_chain(name, given, flags)
         if writable and node.read_only:
             node.close()
             raise ReadOnlyError("Block node is read-only", path=node.filename)
         return node
     except CowshedError as error:
+        if label is None and not isinstance(ref, (str, os.PathLike)):
+            from ..wire.qdict import compact
+
+            label = "json:" + compact(dict(ref))
         raise open_error(str(label), error) from error
 
 
@@ -293,10 +136,10 @@ def open_error(label: str, error: CowshedError) -> OpenError:
     return result
 
 
-# -- one image and its chain ------------------------------------------------------------------------------------------
+# -- one image and its chain ----------------------------------------------------------------------------------
 
 
-def _open(name: str | None, options: Options, flags: OpenFlags) -> Node:
+def open_chain(name: str | None, options: Options, flags: OpenFlags) -> Node:
     """An image with its backing chain, opened from the top down without recursion."""
     top = node = open_layer(name, options, flags)
     seen: set[str] = set()
@@ -311,6 +154,9 @@ def _open(name: str | None, options: Options, flags: OpenFlags) -> Node:
             if below is None:
                 break
             node.children["backing"] = below
+            if node.backing_overridden and not flags.no_io:
+                node.backing_overridden = below.filename != node.backing_name
+                node.filename = names.reported_name(node)
             node = below
         return top
     except BaseException:
@@ -330,24 +176,19 @@ def _open_backing(owner: Node, opening: Opening, seen: set[str], depth: int) -> 
     reference = options.pop("", None)
     if isinstance(reference, str):
         raise _no_such_node(reference)
-    name = owner.backing_name
-    if owner.backing_format and "driver" not in options:
-        implied = owner.backing_format
-    else:
-        implied = None
+    name = backing_path(owner)
     if "file.filename" in options:
         name = None  # the user names another file
-    elif name:
-        name = backing_path(owner)
+    elif name is not None:
         from .trust import check_reference
 
-        check_reference(opening.flags.trust, name or "", "backing file", owner.filename)
+        check_reference(opening.flags.trust, name, "backing file", owner.filename)
     elif not options:
         return None
     if options:
         owner.backing_overridden = True
-    if implied is not None:
-        options["driver"] = implied
+    if owner.backing_format:
+        options.setdefault("driver", owner.backing_format)
     if depth >= MAX_CHAIN:
         raise CowshedError(f"The backing chain is longer than {MAX_CHAIN} images", path=owner.filename, errno=40)
     for key in _identity(owner):
@@ -363,13 +204,16 @@ def _open_backing(owner: Node, opening: Opening, seen: set[str], depth: int) -> 
 def _identity(node: Node) -> list[str]:
     """What makes an image the same as one met before in the chain: its file on the host, and how it is read."""
     path = names.path_of(node)
-    if path is None or node.driver == "raw":
-        return []
     try:
-        status = os.stat(path)
+        status = os.stat(path or "")
     except (OSError, ValueError):
         return []
-    return [f"{node.driver} {status.st_dev}:{status.st_ino} {sorted(node.options.items())}"]
+    windows = []
+    below: Node | None = node
+    while below is not None and below.is_format:
+        windows.append(f"{below.driver}{sorted(below.options.items())}")
+        below = below.children.get("file")
+    return [f"{status.st_dev}:{status.st_ino} {windows}"]
 
 
 def backing_path(node: Node) -> str | None:
@@ -383,7 +227,7 @@ def _no_such_node(name: str) -> OptionError:
     return OptionError(f"Cannot find device='{name}' nor node-name='{name}'", value=name)
 
 
-# -- one node ---------------------------------------------------------------------------------------------------------
+# -- one node -------------------------------------------------------------------------------------------------
 
 
 def _find_driver(options: Options) -> Driver | None:
@@ -438,7 +282,7 @@ def open_layer(name: str | None, options: Options, flags: OpenFlags) -> Node:
     reference = options.pop("file", None)
     file: Node | None = None
     if name is not None or file_options or isinstance(reference, str):
-        file = _open_child(reference, file_options, name, flags.derive(check=False), "file")
+        file = open_child(reference, file_options, name, flags.derive(check=False), "file")
     probed = row is None
     try:
         if file is None:
@@ -465,7 +309,7 @@ def _backing_options(options: Options, flags: OpenFlags) -> Options | None:
     return {}
 
 
-def _open_child(reference: Any, options: Options, name: str | None, flags: OpenFlags, role: str) -> Node:
+def open_child(reference: Any, options: Options, name: str | None, flags: OpenFlags, role: str) -> Node:
     """The node for a child: a protocol, or with ``driver`` a whole image of its own."""
     if isinstance(reference, str):
         if options or name is not None:
@@ -477,7 +321,7 @@ def _open_child(reference: Any, options: Options, name: str | None, flags: OpenF
     if row is not None and row.kind != "protocol":
         if name is not None and "filename" in options:
             raise OptionError("Can't specify 'file' and 'filename' options at the same time")
-        return _open(name, options, flags)
+        return open_chain(name, options, flags)
     row = _find_driver(options)
     return _open_protocol(row, name, options, flags)
 
@@ -584,16 +428,16 @@ def _open_format(
         raise
     node.opening = Opening(row, flags, values, role, probed)
     node.options = given
-    if not row.backing or backing is None:
-        node.opening.backing = None
-        node.backing_overridden = row.backing and backing is None
-    else:
-        node.opening.backing = backing
+    node.opening.backing = backing if row.backing else None
+    # without guest I/O the backing file says nothing about the node
+    node.backing_overridden = backing is None and bool(node.backing_name) and not flags.no_io
     if options:
         # the node closes its file; the caller closes it once more, which does nothing
         first = names.first_name(options)
         node.close()
-        raise OptionError(f"Block format '{row.name}' does not support the option '{first}'", layer=row.name, field=first)
+        raise OptionError(
+            f"Block format '{row.name}' does not support the option '{first}'", layer=row.name, field=first
+        )
     node.filename = names.reported_name(node)
     if probed and row.name == "raw" and not node.read_only:
         flags.warn(_RAW_WARNING.format(file.filename))
@@ -602,84 +446,6 @@ def _open_format(
 
 def _dotted(strong: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in strong if name.endswith("."))
-
-
-# -- locks and access modes ---------------------------------------------------------------------------------------------
-
-
-def apply_locks(node: Node, role: int, flags: OpenFlags) -> None:
-    """Take the locks for using ``node``'s file in ``role``, beside those that it has. Raises LockError."""
-    while node.is_format or node.is_filter:
-        node = node.children["file"]
-    locks = getattr(node, "locks", None)
-    if locks is None:
-        return
-    perm, shared = image_locks(
-        role,
-        write=flags.writable and not node.read_only,
-        resize=flags.resize,
-        exclusive=flags.exclusive,
-        no_io=flags.no_io,
-        force_share=flags.force_share,
-    )
-    locks.apply(locks.perm | perm, locks.shared & shared)
-
-
-def reopen(node: Node, *, writable: bool, parent: Node | None = None) -> Node:
-    """``node`` again with another access mode, without a moment in which its files are unlocked.
-
-    For the base of ``commit``, which is opened as a backing file and then written. The old node is spent: use the one
-    returned, which has taken over its children (the backing chain stays as it is), and has its place below
-    ``parent``. Raises HostError, LockError, OpenError; the old node is then in force.
-    """
-    opening = node.opening
-    if opening is None:
-        raise UsageError("this node was not opened by name", path=node.filename)
-    flags = opening.flags.derive(writable=writable)
-    moved: list[Node] = []
-    try:
-        for role, child in node.children.items():
-            if role != "backing":
-                _change_access(child, writable, opening.role if role == "file" else ROLE_DATA, flags)
-                moved.append(child)
-        if not node.children:
-            _change_access(node, writable, opening.role, flags)
-            opening.flags = flags
-            return node
-        node.flush()
-        context = OpenContext(flags, opening.driver, {}, opening.probed, reuse=node.children)
-        fresh: Node = _load(opening.driver)(node.file, dict(opening.options), context)
-    except BaseException:
-        for child in moved:
-            _change_access(child, not writable, opening.role, opening.flags)
-        raise
-    for name in ("filename", "options", "backing_overridden", "backing_name", "backing_format"):
-        setattr(fresh, name, getattr(node, name))
-    fresh.opening = Opening(opening.driver, flags, opening.options, opening.role, opening.probed)
-    fresh.opening.backing = opening.backing
-    for role, child in node.children.items():
-        fresh.children.setdefault(role, child)
-    node.closed = True
-    if parent is not None:
-        for role, child in parent.children.items():
-            if child is node:
-                parent.children[role] = fresh
-    return fresh
-
-
-def _change_access(node: Node, writable: bool, role: int, flags: OpenFlags) -> None:
-    """Reopen the files below a child with another access mode, locks first."""
-    chain = [node]
-    while node.is_format or node.is_filter:
-        node = node.children["file"]
-        chain.append(node)
-    change = getattr(node, "reopen", None)
-    if change is None:
-        raise UnsupportedError(f"The {node.driver} driver does not support changing the access mode", path=node.filename)
-    perm, shared = image_locks(role, write=writable, exclusive=flags.exclusive, no_io=flags.no_io)
-    change(writable, perm, shared)
-    for above in chain:
-        above.read_only = not writable
 
 
 def __getattr__(name: str) -> Any:

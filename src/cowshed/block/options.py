@@ -112,7 +112,8 @@ def parse_size_option(name: str, text: str, warn: Warn | None = None) -> int:
         return parse_size(text, warn)
     except UnitsError as error:
         if error.reason == "range":
-            raise OptionError(f"Value '{text}' is out of range for parameter '{name}'", field=name, value=text) from None
+            message = f"Value '{text}' is out of range for parameter '{name}'"
+            raise OptionError(message, field=name, value=text) from None
         raise OptionError(
             f"Parameter '{name}' expects a non-negative number below 2^64", field=name, value=text, hint=_SIZE_HINT
         ) from None
@@ -243,7 +244,7 @@ class OptionTable:
         return result
 
     def help_text(self, title: str | None = None) -> str:
-        """``title`` (default ``Supported options:``) and one line an option, sorted by name, each ended by a newline."""
+        """``title`` (default ``Supported options:``) and a line for each option, sorted by name."""
         lines = [title or "Supported options:"]
         lines += [option.help_line() for option in sorted(self, key=lambda option: option.name)]
         return "\n".join(lines) + "\n"

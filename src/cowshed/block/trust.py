@@ -29,8 +29,12 @@ def check_policy(policy: str) -> str:
 
 def printable(name: str, limit: int = 200) -> str:
     """A name from inside an image for a message: control characters escaped, length bounded."""
-    text = "".join(char if char.isprintable() else char.encode("utf-8", "surrogateescape").hex("?") for char in name[:limit])
+    text = "".join(char if char.isprintable() else _escaped(char) for char in name[:limit])
     return text + "…" if len(name) > limit else text
+
+
+def _escaped(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def check_reference(policy: str, name: str, what: str, owner: str, *, literal: bool = False) -> None:

@@ -216,12 +216,13 @@ def create_on_device(
     Raises OptionError, LockError, HostError.
     """
     if preallocation != "off":
-        raise OptionError(f"Unsupported preallocation mode '{preallocation}'", field="preallocation", value=preallocation)
+        message = f"Unsupported preallocation mode '{preallocation}'"
+        raise OptionError(message, field="preallocation", value=preallocation)
     try:
         node = HostDeviceNode(path, writable=True)
     except HostError as error:
         raise HostError(
-            "Protocol driver 'host_device' does not support image creation, and opening the image failed: " + str(error),
+            f"Protocol driver 'host_device' does not support image creation, and opening the image failed: {error}",
             path=path,
             errno=error.errno,
         ) from error
