@@ -32,16 +32,16 @@ class Driver:
 
     ``open``, ``create``, ``options`` (creation), ``amend``, ``measure``: dotted paths, "" where the driver can't.
     ``open_options``: what may be given when opening, "name:kind" with the kinds of options.Option; a name that ends
-    with a dot stands for everything below it, unparsed. ``child_roles``: further children that options may describe.
+    with a dot stands for everything below it, unparsed.
     ``probe``: from (first bytes, file name) to a score, 0 for no; the highest score wins. ``prefixes``: the words
-    before ":" in names of this protocol. ``strong``: open options that change what is read, so that a file name
-    alone does not stand for the node.
+    before ":" in names of this protocol. ``compress``: the format has compressed clusters. ``strong``: open options
+    that change what is read, so that a file name alone does not stand for the node.
     """
 
     __slots__ = (
         "amend",
         "backing",
-        "child_roles",
+        "compress",
         "create",
         "file_role",
         "kind",
@@ -68,7 +68,6 @@ class Driver:
         amend: str = "",
         measure: str = "",
         open_options: tuple[str, ...] = (),
-        child_roles: tuple[str, ...] = (),
         backing: bool = False,
         probe: Callable[[bytes, str], int] | None = None,
         prefixes: tuple[str, ...] = (),
@@ -76,6 +75,7 @@ class Driver:
         suffixes: tuple[str, ...] = (),
         file_role: str = METADATA,
         needs_file: bool = True,
+        compress: bool = False,
     ) -> None:
         self.name = name
         self.kind: Literal["format", "protocol", "filter"] = kind
@@ -85,7 +85,6 @@ class Driver:
         self.amend = amend
         self.measure = measure
         self.open_options = open_options
-        self.child_roles = child_roles
         self.backing = backing
         self.probe = probe
         self.prefixes = prefixes
@@ -93,6 +92,7 @@ class Driver:
         self.suffixes = suffixes
         self.file_role = file_role
         self.needs_file = needs_file
+        self.compress = compress
 
     def __repr__(self) -> str:
         return f"<Driver {self.name} ({self.kind})>"
@@ -244,8 +244,8 @@ _ROWS = (
             "encrypt.",
         ),
         strong=("encrypt.",),
-        child_roles=("data-file",),
         backing=True,
+        compress=True,
         probe=_qcow2,
         suffixes=("qcow2",),
     ),
@@ -255,11 +255,19 @@ _ROWS = (
         create=".format.vmdk.create:create",
         options=".format.vmdk.options:CREATE",
         backing=True,
-        child_roles=("extents.",),
+        compress=True,
         probe=_vmdk,
         suffixes=("vmdk",),
     ),
-    Driver("qcow", backing=True, open_options=("encrypt.",), strong=("encrypt.",), probe=_qcow, suffixes=("qcow",)),
+    Driver(
+        "qcow",
+        open_options=("encrypt.",),
+        strong=("encrypt.",),
+        backing=True,
+        compress=True,
+        probe=_qcow,
+        suffixes=("qcow",),
+    ),
     Driver("vdi", probe=_magic(b"\x7f\x10\xda\xbe", 0x40), suffixes=("vdi",)),
     Driver("vhdx", probe=_magic(b"vhdxfile"), suffixes=("vhdx",)),
     Driver("vpc", open_options=("force_size_calc:str",), probe=_magic(b"conectix"), suffixes=("vhd", "vpc")),
