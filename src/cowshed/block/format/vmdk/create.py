@@ -146,11 +146,12 @@ def _new_cid() -> int:
 def _parent_cid(filename: str, backing_file: str) -> int:
     """The content ID of the backing file, a vmdk image; its name is seen from ``filename``. Raises CowshedError."""
     from ...filename import combine
-    from ...graph import open_image
+    from ...graph import open_layer
+    from ...opening import OpenFlags
     from .node import VmdkNode
 
     name = combine(filename, backing_file)
-    with open_image(name, backing=False) as parent:
+    with open_layer(name, {}, OpenFlags(backing=False, no_io=True, force_share=True)) as parent:
         if not isinstance(parent, VmdkNode):
             raise OptionError(
                 "backing_file must be a vmdk image", layer="vmdk", field="backing_file", value=name, limit="vmdk"

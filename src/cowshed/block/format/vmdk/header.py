@@ -142,14 +142,9 @@ def read_header(file: Node, *, writable: bool) -> SparseHeader:
     ForeignError: not a sparse extent. FeatureError: a version or kind of extent that is not known here.
     """
     name = file.filename
-    if file.size < SECTOR:
-        if file.size < 4:
-            raise ForeignError(
-                "File is too small, not a valid image", path=name, layer="vmdk", value=file.size, limit=SECTOR
-            )
-        head = file.read(0, file.size).ljust(SECTOR, b"\0")
-    else:
-        head = file.read(0, SECTOR)
+    if not file.size:
+        raise ForeignError("File is too small, not a valid image", path=name, layer="vmdk", value=0, limit=SECTOR)
+    head = file.read(0, min(SECTOR, file.size)).ljust(SECTOR, b"\0")
     if head[:4] == MAGIC_ESX:
         raise FeatureError(
             "Unsupported image type 'vmfsSparse'", path=name, layer="vmdk header", field="magicNumber", value="COWD",
@@ -176,9 +171,9 @@ def read_header(file: Node, *, writable: bool) -> SparseHeader:
 def _read_footer(file: Node) -> SparseHeader:
     """The copy of the header at the end of a stream, which knows where the grain directory came to lie."""
     name = file.filename
-    start = file.size - FOOTER_BYTES
+    start = -(-file.size // SECTOR) * SECTOR - FOOTER_BYTES
     if start >= 0:
-        tail = file.read(start, FOOTER_BYTES)
+        tail = file.read(start, file.size - start).ljust(FOOTER_BYTES, b"\0")
         _, size, kind = MARKER.unpack_from(tail)
         end = MARKER.unpack_from(tail, 2 * SECTOR)
         if size == 0 and kind == MARKER_FOOTER and end == (0, 0, MARKER_END_OF_STREAM) and tail[SECTOR:][:4] == MAGIC:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ....progress import Progress
     from ...facts import CheckResult
     from ...node import Buffer
+    from .stream import GrainPacker
 
 
 def open_vmdk(file: Node, options: dict[str, Any], context: Any) -> Node:
@@ -60,6 +61,7 @@ class VmdkNode(Node):
         self._freed: list[tuple[int, int, bool]] = []
         self._writing = False
         self._parent_known = False
+        self._codec: GrainPacker | None = None
 
     # -- identity -------------------------------------------------------------------------------------------------
 
@@ -325,23 +327,11 @@ class VmdkNode(Node):
             self._commit()
 
     def write(self, offset: int, data: Buffer) -> None:
-        if self.header.compressed:
-            self._write_packed(offset, data)
-        else:
+        if not self.header.compressed:
             super().write(offset, data)
-
-    def write_compressed(self, offset: int, data: Buffer, packed: bytes | None = None) -> None:
-        """As `write`; grains are compressed where the subformat has it so. ``packed`` is of no use here."""
-        self.write(offset, data)
-
-    def _write_packed(self, offset: int, data: Buffer) -> None:
-        """Append whole grains, compressed; each can be written once."""
+            return
         self._check_write(offset, len(data))
         view = memoryview(data).cast("B")
-        if not len(view):
-            return
-        from .stream import pack_grains
-
         size = self.cluster_size
         end = offset + len(view)
         if offset % size or (end % size and end != self.size):
@@ -349,23 +339,51 @@ class VmdkNode(Node):
                 "Only whole clusters can be written to streamOptimized", path=self.filename, layer="vmdk",
                 offset=offset, errno=errno.EINVAL,
             )  # fmt: skip
+        step = max(1, (1 << 20) // size) * size
+        for start in range(0, len(view), step):
+            stop = min(len(view), start + step)
+            pack = self.codec.compress
+            run = [(offset + at, pack(view[at : at + size], size) or b"") for at in range(start, stop, size)]
+            self.write_packed(run)
+
+    def write_compressed(self, offset: int, data: Buffer, packed: bytes | None = None) -> None:
+        """As `write`: grains are compressed in the subformat that has it so, and never in others."""
+        if packed is not None and self.header.compressed:
+            self.write_packed([(offset, packed)])
+        else:
+            self.write(offset, data)
+
+    @property
+    def codec(self) -> GrainPacker:
+        """Packs whole grains for `write_packed`."""
+        if self._codec is None:
+            from .stream import GrainPacker, NoPacker
+
+            self._codec = GrainPacker() if self.header.compressed else NoPacker()
+        return self._codec
+
+    def write_packed(self, run: list[tuple[int, bytes]]) -> None:
+        """Append grains that `codec` has compressed: (guest offset, bytes). Each grain can be written once."""
+        from .stream import lay_out
+
+        size = self.cluster_size
+        for offset, _ in run:
+            self._check_write(offset, min(size, self.size - offset))
         with self.lock:
-            self.before_write(offset, len(view))
-            for _, _, kind, _ in self._grain_runs(offset, end):
-                if kind == COMPRESSED:
-                    raise UnsupportedError(
-                        "Could not write to allocated cluster for streamOptimized", path=self.filename, layer="vmdk",
-                        offset=offset, errno=errno.EIO,
-                    )  # fmt: skip
-            step = max(1, (1 << 20) // size) * size
-            for at in range(0, len(view), step):
-                piece = view[at : at + step]
-                sector = -(-max(self.header.overhead * SECTOR, self.file.size) // SECTOR)
-                sectors, packed = pack_grains(piece, offset + at, sector, self.header)
-                self._advance(sector + len(packed) // SECTOR)
-                self.file.write(sector * SECTOR, packed)
-                for number, where in enumerate(sectors, (offset + at) // size):
-                    self.tables.set_run(number, 1, where, 0)
+            self.before_write(run[0][0], size)
+            for offset, _ in run:
+                for _, _, kind, _ in self._grain_runs(offset, offset + 1):
+                    if kind == COMPRESSED:
+                        raise UnsupportedError(
+                            "Could not write to allocated cluster for streamOptimized", path=self.filename,
+                            layer="vmdk", offset=offset, errno=errno.EIO,
+                        )  # fmt: skip
+            sector = -(-max(self.header.overhead * SECTOR, self.file.size) // SECTOR)
+            sectors, raw = lay_out(run, sector, self.header)
+            self._advance(sector + len(raw) // SECTOR)
+            self.file.write(sector * SECTOR, raw)
+            for (offset, _), where in zip(run, sectors, strict=True):
+                self.tables.set_run(offset // size, 1, where, 0)
             if self.tables.dirty > MAX_DIRTY:
                 self._commit()
 

@@ -71,19 +71,37 @@ class GrainReader:
         )  # fmt: skip
 
 
-def pack_grains(view: memoryview, offset: int, sector: int, header: SparseHeader) -> tuple[list[int], bytes]:
-    """Compress the grains of ``view``, which begins at guest byte ``offset``, for the file from ``sector`` on.
+class GrainPacker:
+    """The codec of a disk whose grains are compressed. Safe to use from several threads."""
+
+    name = "zlib"
+
+    def compress(self, plain: memoryview | bytes, cluster_size: int) -> bytes | None:
+        """The compressed form of one grain; it is stored even where it is larger, as there is no other form."""
+        return zlib.compress(plain)
+
+
+class NoPacker(GrainPacker):
+    """The codec of a disk whose grains are stored plain: nothing is worth compressing."""
+
+    name = "none"
+
+    def compress(self, plain: memoryview | bytes, cluster_size: int) -> bytes | None:
+        return None
+
+
+def lay_out(run: list[tuple[int, bytes]], sector: int, header: SparseHeader) -> tuple[list[int], bytes]:
+    """Compressed grains, (guest offset, bytes), as they follow each other in the file from ``sector`` on.
 
     Returns the sectors where each came to lie, and the file's bytes, in whole sectors.
     """
-    grain = header.grain * SECTOR
     sectors = []
     parts: list[bytes] = []
-    for at in range(0, len(view), grain):
-        packed = zlib.compress(view[at : at + grain])
-        head = GRAIN_MARKER.pack((offset + at) // SECTOR, len(packed)) if header.markers else b""
-        pad = -(len(head) + len(packed)) % SECTOR
+    for offset, packed in run:
+        head = GRAIN_MARKER.pack(offset // SECTOR, len(packed)) if header.markers else b""
+        length = len(head) + len(packed)
+        pad = -length % SECTOR
         parts += (head, packed, bytes(pad))
         sectors.append(sector)
-        sector += (len(head) + len(packed) + pad) // SECTOR
+        sector += (length + pad) // SECTOR
     return sectors, b"".join(parts)

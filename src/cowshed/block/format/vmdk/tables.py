@@ -66,22 +66,30 @@ class GrainTables:
         Raises CorruptError, HostError.
         """
         header = self.header
-        copies = [("grain directory", self.directory)]
+        copies = [("grain directory's entries", self.directory)]
         if header.flags & FLAG_REDUNDANT:
             self.redundant = self._read_directory(header.redundant, "rgdOffset")
-            copies.append(("redundant grain directory", self.redundant))
+            copies.append(("redundant grain directory's entries", self.redundant))
         last = self.file.size // SECTOR - header.table_sectors
-        seen = set()
+        places: list[int] = []
         for name, directory in copies:
-            for index, sector in enumerate(directory):
-                if sector and (sector > last or sector in seen):
-                    raise CorruptError(
-                        f"Refusing to write to '{self.file.filename}': its {name} is damaged",
-                        path=self.file.filename, layer=f"vmdk {name}", field=f"entry {index}", value=sector,
-                        limit=f"sectors up to {last}, each once",
-                    )  # fmt: skip
-                if sector:
-                    seen.add(sector)
+            for sector in sorted(directory):
+                if sector > last:
+                    raise self._damaged(name, directory, sector, f"up to {last}")
+            places += directory
+        places.sort()
+        step = header.table_sectors
+        for number in range(1, len(places)):
+            low, high = places[number - 1], places[number]
+            if low and high - low < step:
+                raise self._damaged("grain directories", places, high, f"not within {step} of another")
+
+    def _damaged(self, name: str, entries: list[int] | array[int], sector: int, limit: str) -> CorruptError:
+        return CorruptError(
+            f"Refusing to write to '{self.file.filename}': its {name} are damaged",
+            path=self.file.filename, layer=f"vmdk {name}", field=f"entry {entries.index(sector)}", value=sector,
+            limit=limit,
+        )  # fmt: skip
 
     # -- tables ---------------------------------------------------------------------------------------------------
 
@@ -119,32 +127,63 @@ class GrainTables:
             del self._tables[index]
 
     def walk(self, first: int, last: int) -> Iterator[tuple[int, int, array[int] | None]]:
-        """Tables ``first`` to ``last`` (included), in order: (number, how many, table); None for runs without any."""
+        """Tables ``first`` to ``last`` (included), in order: (number, how many, table); None for runs of empty ones."""
         directory = self.directory
         step = self.header.table_sectors
-        most = max(1, BULK_BYTES // (step * SECTOR))
         index = first
         while index <= last:
-            sector = directory[index]
             stop = index + 1
-            if not sector and index not in self._tables:
+            if not directory[index] and index not in self._tables:
                 while stop <= last and not directory[stop] and stop not in self._tables:
                     stop += 1
                 yield index, stop - index, None
             elif last - first < 4 or index in self._tables:
                 yield index, 1, self.table(index)
             else:
-                while (
-                    stop <= last
-                    and stop - index < most
-                    and directory[stop] == sector + (stop - index) * step
-                    and stop not in self._tables
-                ):
-                    stop += 1
-                for number, table in enumerate(self._load(index, stop - index), index):
-                    # a writer may have changed it since; what it holds is newer
-                    yield number, 1, self._tables.get(number, table)
+                stop = self._neighbours(index, last + 1)
+                empty = self._in_hole(index, stop)
+                if empty:
+                    stop = index + empty
+                    yield index, empty, None
+                else:
+                    stop = min(stop, index + max(1, BULK_BYTES // (step * SECTOR)))
+                    for number, table in enumerate(self._load(index, stop - index), index):
+                        # a writer may have changed it since; what it holds is newer
+                        yield number, 1, self._tables.get(number, table)
             index = stop
+
+    def _neighbours(self, index: int, stop: int) -> int:
+        """The end of the tables from number ``index`` on that follow each other in the file and are not in memory."""
+        directory, step = self.directory, self.header.table_sectors
+        sector = directory[index]
+        count, part = 1, 64
+        while index + count < stop:
+            low = index + count
+            part = min(part * 2, stop - low, (0xFFFFFFFF - sector) // step - count + 1)
+            if part <= 0:
+                break
+            start = sector + count * step
+            if directory[low : low + part] == array("I", range(start, start + part * step, step)):
+                count += part
+                continue
+            while directory[index + count] == sector + count * step:
+                count += 1
+            break
+        stop = index + count
+        inside = [number for number in self._tables if index < number < stop]
+        return min(inside) if inside else stop
+
+    def _in_hole(self, index: int, stop: int) -> int:
+        """How many of the neighbouring tables ``index`` to ``stop`` lie in a hole of the file, and so are empty."""
+        start = self.directory[index] * SECTOR
+        step = self.header.table_sectors * SECTOR
+        length = min((stop - index) * step, self.file.size - start)
+        if length <= 0 or self.file.is_format:
+            return 0
+        for extent in self.file.layer_extents(start, length):
+            if extent.kind == DATA:
+                return min((extent.offset - start) // step, stop - index)
+        return stop - index if length == (stop - index) * step else length // step
 
     # -- changing -------------------------------------------------------------------------------------------------
 
