@@ -156,7 +156,7 @@ def read_header(file: Node, *, writable: bool) -> SparseHeader:
             limit="KDMV",
         )
     header = SparseHeader.unpack(head)
-    if header.capacity == 0:
+    if header.capacity == 0 and header.descriptor:
         # the header says that it describes no grains, so the descriptor would have to name other files
         raise FeatureError(
             "Unsupported image type 'monolithicSparse'", path=name, layer="vmdk header", field="capacity", value=0,
