@@ -1,0 +1,370 @@
+"""The bulk engine: guest bytes of one or more sources go to a target, in extents and big buffers.
+
+`plan` decides what is to be done; zeroes and holes are never read. Data moves in jobs of at most a chunk: read into a
+reused buffer, searched for zeroes, written in runs. One thread does that as fast as the page cache gives; more threads
+start where a job costs processor time, that is where clusters are packed or unpacked, and take turns at the target so
+that it is written in order.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from ..block.node import COMPRESSED, DATA, ENCRYPTED
+from ..errors import CowshedError, HostError, NoSpaceError, error_number, strerror
+from ..progress import QUIET
+from .plan import BLOCK, CLEAR, COPY, SECTOR, bridged, jobs, pieces, whole_grains
+from .sparse import is_zero, power_below, split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from ..block.node import Node
+    from ..progress import Progress
+    from .plan import Job, Part, Piece, Policy
+
+#: bytes moved at a time: small enough for the processor's cache, large enough to forget the cost of a system call
+CHUNK = 512 << 10
+#: the same where clusters are packed or unpacked, so that a thread has enough to do between its turns
+HEAVY_CHUNK = 1 << 20
+#: zeroes are asked for in pieces of this size, so that progress shows and Ctrl-C works on slow devices
+CLEAR_CHUNK = 1 << 30
+#: zeroes between data are read and written with it up to this length; the search for zeroes finds them again
+GAP = 16 << 10
+#: what failed is named by its place in steps of this size from where its extent begins, as the tools name it
+REPORT = 2 << 20
+
+_FICLONERANGE = 0x4020940D  # linux/fs.h
+_CLONE_RANGE = struct.Struct("=qQQQ")
+
+
+class Copier:
+    """Copies ``parts`` to ``target`` as ``policy`` says; `run` does it.
+
+    ``warn`` is called with the text of each warning. The target must be at least as large as the parts together.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        target: Node,
+        policy: Policy,
+        *,
+        progress: Progress = QUIET,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        self.parts = parts
+        self.target = target
+        self.policy = policy
+        self.progress = progress
+        self.warn = warn
+        cluster = target.cluster_size
+        unit = target.zero_align
+        #: zeroes are looked for in blocks of this size; 0: not at all
+        self.grain = 0
+        if policy.compress:
+            self.grain = cluster if policy.sparse else 0
+        elif policy.sparse:
+            self.grain = power_below(max(policy.sparse, SECTOR))
+            if policy.reads_zero and unit > self.grain:
+                # leaving out part of a cluster saves nothing
+                self.grain = unit
+        #: jobs begin and end at multiples of this where they can
+        self.align = cluster if policy.compress else unit if policy.reads_zero and unit > 1 else 1
+        whole = max(self.align, cluster)
+        self.chunk = max(HEAVY_CHUNK if policy.compress else CHUNK, whole)
+        self.heavy_chunk = max(HEAVY_CHUNK, whole)
+        self._marks: Iterator[tuple[int, int]] | None = None
+        self._mark: tuple[int, int] | None = None
+        self._share = policy.share
+        self._offload = policy.offload
+        self._clock = 0.0
+        self._owed = 0
+
+    def run(self) -> None:
+        """Do it. Raises HostError or NoSpaceError naming the byte at which reading or writing failed."""
+        if self.progress.listener is not None:
+            self.progress.start(self._count())
+        todo = self._jobs()
+        crew = min(self.policy.threads, _processors())
+        view = memoryview(bytearray(max(self.chunk, self.heavy_chunk)))
+        for job in todo:
+            if crew > 1 and job.verb == COPY and (job.heavy or self.policy.compress):
+                from .crew import share_out
+
+                del view
+                share_out(_chained(job, todo), self, crew, ordered=self.policy.ordered)
+                return
+            if self.policy.rate:
+                self.throttle(job.end - job.start)
+            self.store(job, self.prepare(job, view))
+
+    def _pieces(self) -> Iterator[Piece]:
+        found = pieces(self.parts, self.policy)
+        if self.align > 1:
+            return whole_grains(found, self.align)
+        if self.policy.reads_zero and 0 < self.policy.sparse <= BLOCK:
+            return bridged(found, GAP)
+        return found
+
+    def _jobs(self) -> Iterator[Job]:
+        return jobs(self._pieces(), self.chunk, self.heavy_chunk, CLEAR_CHUNK, self.align)
+
+    def buffer(self) -> memoryview:
+        """A buffer for one thread's jobs."""
+        return memoryview(bytearray(max(self.chunk, self.heavy_chunk)))
+
+    # -- first half of a job: read, and pack. Any thread, any order --------------------------------------------------
+
+    def prepare(self, job: Job, buffer: memoryview) -> Any:
+        """Read a job's data into ``buffer``; returns what `store` needs."""
+        if job.verb == CLEAR:
+            return None
+        if (self._share or self._offload) and all(piece.kind == DATA for piece in job.pieces):
+            return None
+        view = buffer[: job.end - job.start]
+        self._fill(job, view)
+        return self._packed(job, view) if self.policy.compress else view
+
+    def _fill(self, job: Job, view: memoryview) -> None:
+        start = job.start
+        for piece in job.pieces:
+            at = piece.offset - start
+            part = view[at : at + piece.length]
+            node = piece.node
+            try:
+                if node is None:
+                    part[:] = bytes(piece.length)
+                elif piece.kind in (COMPRESSED, ENCRYPTED):
+                    node.unpack_into(piece.host_offset, part)
+                else:
+                    node.read_into(piece.host_offset, part)
+            except CowshedError as error:
+                self._unreadable(piece, part, error)
+
+    def _unreadable(self, piece: Piece, view: memoryview, error: CowshedError) -> None:
+        """Reading failed: go on in smaller steps to find the first place that does, and salvage what there is."""
+        node = piece.node
+        assert node is not None
+        packed = piece.kind in (COMPRESSED, ENCRYPTED)
+        read = node.unpack_into if packed else node.read_into
+        step = SECTOR if self.policy.salvage else node.cluster_size if packed else piece.length
+        offset, end = piece.offset, piece.offset + piece.length
+        while offset < end:
+            stop = min(offset // step * step + step, end)
+            part = view[offset - piece.offset : stop - piece.offset]
+            try:
+                read(piece.host_offset + offset - piece.offset, part)
+            except CowshedError as failure:
+                if not self.policy.salvage:
+                    raise self._failed("reading", offset, failure) from failure
+                if self.warn is not None:
+                    self.warn(f"error while reading offset {offset}: {strerror(error_number(failure))}")
+                part[:] = bytes(len(part))
+            offset = stop
+
+    def _packed(self, job: Job, view: memoryview) -> list[tuple[int, memoryview, bytes | None]]:
+        """Compress whole clusters: (offset, bytes, compressed bytes or None where they don't get smaller).
+
+        Clusters of zeroes are left out, or have no bytes where the target must be told.
+        """
+        size = self.target.cluster_size
+        compress = self.target.codec.compress  # type: ignore[attr-defined]
+        done: list[tuple[int, memoryview, bytes | None]] = []
+        for at in range(0, len(view), size):
+            part = view[at : at + size]
+            if self.grain and is_zero(part):
+                if not self.policy.reads_zero:
+                    done.append((job.start + at, part[:0], None))
+                continue
+            whole = part
+            if len(part) < size:  # the disk ends within a cluster
+                whole = memoryview(bytearray(size))
+                whole[: len(part)] = part
+            done.append((job.start + at, part, compress(whole, size)))
+        return done
+
+    # -- second half: write. One thread at a time --------------------------------------------------------------------
+
+    def store(self, job: Job, prepared: Any) -> None:
+        """Write what `prepare` made."""
+        try:
+            if job.verb == CLEAR:
+                self.target.write_zeroes(job.start, job.end - job.start, True)
+            elif prepared is None:
+                self._store_by_kernel(job)
+            elif self.policy.compress:
+                self._store_packed(prepared)
+            else:
+                self._store_plain(job.start, prepared)
+        except CowshedError as error:
+            raise self._failed("writing", job.start, error) from error
+        if self.progress.listener is not None:
+            self._tell(job.end)
+
+    def _store_plain(self, start: int, view: memoryview) -> None:
+        target = self.target
+        if not self.grain:
+            target.write(start, view)
+            return
+        for low, high, data in split(view, start, self.grain, self.policy.sparse):
+            if data:
+                target.write(start + low, view[low:high])
+            elif not self.policy.reads_zero:
+                target.write_zeroes(start + low, high - low, True)
+
+    def _store_packed(self, clusters: list[tuple[int, memoryview, bytes | None]]) -> None:
+        """Compressed clusters in as few requests as they make, between those that must be written plain."""
+        target = self.target
+        size = target.cluster_size
+        run: list[tuple[int, bytes]] = []
+        for offset, view, packed in clusters:
+            if packed is not None:
+                run.append((offset, packed))
+                continue
+            if run:
+                target.write_packed(run)  # type: ignore[attr-defined]
+                run = []
+            if len(view):
+                target.write(offset, view)
+            else:
+                target.write_zeroes(offset, min(size, target.size - offset), True)
+        if run:
+            target.write_packed(run)  # type: ignore[attr-defined]
+
+    def _store_by_kernel(self, job: Job) -> None:
+        """Let the kernel move the data; what it refuses goes the ordinary way, and so does all that follows."""
+        view: memoryview | None = None
+        for piece in job.pieces:
+            if self._share and self._kernel(piece, _clone):
+                continue
+            self._share = False
+            if self._offload and self._kernel(piece, _copy_range):
+                continue
+            self._offload = False
+            if view is None:
+                view = self.buffer()
+            part = view[: piece.length]
+            assert piece.node is not None
+            try:
+                piece.node.read_into(piece.host_offset, part)
+            except CowshedError as error:
+                self._unreadable(piece, part, error)
+            self._store_plain(piece.offset, part)
+
+    def _kernel(self, piece: Piece, move: Callable[[int, int, int, int, int], None]) -> bool:
+        """Place a piece in the target and have ``move`` fill it; False when the kernel can't."""
+        target = self.target
+        source = getattr(piece.node, "fd", -1)
+        if source < 0:
+            return False
+        with target.lock:
+            target.before_write(piece.offset, piece.length)
+            placements = target.place(piece.offset, piece.length)
+            linked = False
+            try:
+                for placement in placements:
+                    sink = placement.node
+                    if getattr(sink, "fd", -1) < 0 or placement.head or placement.tail:
+                        return False
+                    at = piece.host_offset + placement.offset - piece.offset
+                    move(source, at, sink.fd, placement.host_offset, placement.length)  # type: ignore[attr-defined]
+                    sink.size = max(sink.size, placement.host_offset + placement.length)
+                target.link(placements)
+                linked = True
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoSpaceError(strerror(error.errno), path=target.filename) from error
+                return False
+            finally:
+                if not linked:
+                    target.unplace(placements)
+        return True
+
+    # -- progress and failures ----------------------------------------------------------------------------------
+
+    def _count(self) -> int:
+        """How much there is to do, in bytes; asked only when somebody listens, for it walks all extents once more."""
+        found = pieces(self.parts, self.policy)
+        self._marks = self._milestones()
+        self._mark = next(self._marks, None)
+        return sum(piece.length for piece in found if piece.verb in (COPY, CLEAR))
+
+    def _milestones(self) -> Iterator[tuple[int, int]]:
+        """Where progress is told, (offset in the target, bytes done): at the steps in which the tools move data."""
+        done = 0
+        for piece in pieces(self.parts, self.policy):
+            if piece.verb not in (COPY, CLEAR):
+                continue
+            packed = piece.kind in (COMPRESSED, ENCRYPTED) and piece.node is not None
+            step = piece.node.cluster_size if packed and piece.node is not None else REPORT
+            for at in range(step, piece.length, step):
+                yield piece.offset + at, done + at
+            done += piece.length
+            yield piece.offset + piece.length, done
+
+    def _tell(self, end: int) -> None:
+        """All that lies before ``end`` is done (out of order: some of it is)."""
+        if self._marks is None:
+            self.progress.total = self._count()
+        while self._mark is not None and self._mark[0] <= end:
+            self.progress.at(self._mark[1])
+            self._mark = next(self._marks or iter(()), None)
+
+    def _failed(self, doing: str, offset: int, error: CowshedError) -> CowshedError:
+        """The error that names the request of the tools' size in which ``offset`` lies."""
+        begin = offset
+        for piece in pieces(self.parts, self.policy):
+            if piece.offset <= offset < piece.offset + piece.length:
+                if piece.kind == DATA:
+                    begin = piece.offset + (offset - piece.offset) // REPORT * REPORT
+                break
+        number = error_number(error)
+        cls = NoSpaceError if isinstance(error, NoSpaceError) else HostError
+        return cls(
+            f"error while {doing} at byte {begin}: {strerror(number)}",
+            path=error.path, layer=error.layer, offset=offset, field=error.field, value=error.value, errno=number,
+        )
+
+    def throttle(self, length: int) -> None:
+        """Wait until ``length`` more bytes are allowed."""
+        from time import monotonic, sleep
+
+        now = monotonic()
+        if not self._clock:
+            self._clock = now
+        wait = self._clock + self._owed / self.policy.rate - now
+        if wait > 0:
+            sleep(wait)
+        self._owed += length
+
+
+def _chained(first: Job, rest: Iterator[Job]) -> Iterator[Job]:
+    yield first
+    yield from rest
+
+
+def _processors() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
+def _clone(source: int, at: int, sink: int, to: int, length: int) -> None:
+    fcntl.ioctl(sink, _FICLONERANGE, _CLONE_RANGE.pack(source, at, length, to))
+
+
+def _copy_range(source: int, at: int, sink: int, to: int, length: int) -> None:
+    while length:
+        count = os.copy_file_range(source, sink, length, at, to)
+        if not count:  # the source ends here: what follows reads as zeroes, which only the ordinary way writes
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        at += count
+        to += count
+        length -= count
