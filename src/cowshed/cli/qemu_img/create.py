@@ -1,0 +1,36 @@
+"""``qemu-img create``: make a new image."""
+
+from __future__ import annotations
+
+from ...errors import CowshedError
+from ...ops.create import create
+from .opening import secrets, warner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..output import Output
+    from .parsed import Parsed
+
+
+def run(args: Parsed, out: Output) -> int:
+    try:
+        create(
+            args.filename,
+            args.fmt or "raw",
+            args.options,
+            size=args.size,
+            backing=args.backing_file,
+            backing_fmt=args.backing_fmt,
+            unsafe=args.unsafe,
+            announce=None if args.quiet else lambda line: out.write(line + "\n"),
+            secrets=secrets(args),
+            trust="all",
+            warn=warner(out),
+        )
+    except CowshedError as error:
+        if error.field == "backing_fmt" and error.hint:
+            out.error(str(error), error.hint)  # this one hint ends without a newline
+        else:
+            out.report(error)
+        return 1
+    return 0

@@ -1,0 +1,61 @@
+"""``qemu-img snapshot``: list, create, apply and delete internal snapshots."""
+
+from __future__ import annotations
+
+from ...errors import CowshedError, OpenError, UnsupportedError, error_number, strerror
+from ...ops import snapshot as ops
+from .opening import access, reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..output import Output
+    from .parsed import Parsed
+
+
+def run(args: Parsed, out: Output) -> int:
+    image = reference(args, args.filename)
+    how = access(args, out)
+    name = args.snapshot_argument
+    warned: list[str] = []
+    if args.action == "apply":
+        how["warn"] = _remembering(how["warn"], warned)
+    try:
+        if args.action in ("", "list"):
+            found = ops.snapshot_list(image, **how)
+            if found:
+                from .snapshot_table import table
+
+                out.write(table(found))
+        elif args.action == "create":
+            ops.snapshot_create(image, name, **how)
+        elif args.action == "apply":
+            ops.snapshot_apply(image, name, **how)
+        else:
+            ops.snapshot_delete(image, name, **how)
+    except OpenError as error:
+        out.report(error)
+        return 1
+    except CowshedError as error:
+        if args.action == "create":
+            number = error_number(error)
+            out.error(f"Could not create snapshot '{name}': {-number} ({strerror(number)})")
+            return 1
+        for text in warned:
+            # The tool looks for snapshots below the image as well, and is warned once more.
+            out.raw(text + "\n")
+        unsupported = args.action == "apply" and isinstance(error, UnsupportedError)
+        reason = "Block driver does not support snapshots" if unsupported else str(error)
+        out.error(f"Could not {args.action} snapshot '{name}': {reason}")
+        return 1
+    return 0
+
+
+def _remembering(warn: Callable[[str], None] | None, told: list[str]) -> Callable[[str], None]:
+    def remember(text: str) -> None:
+        told.append(text)
+        if warn is not None:
+            warn(text)
+
+    return remember
