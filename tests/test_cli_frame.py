@@ -303,7 +303,7 @@ PAIRS = {
     ),
     "snapshot": (["-l"], ["-a", "s"], ["-c", "s"], ["-d", "s"], ["nx"], ["--image-opts"], ["-q"]),
     "rebase": (["--image-opts"], ["-f", "raw"], ["-t", "what"], ["-T", "what"], ["nx"], ["-u"], ["-b", "b"]),
-    "resize": (["--image-opts"], ["-f", "raw"], ["nx"], ["+5G"], ["-5x"], ["--shrink"], ["--preallocation=what"], ["z"]),
+    "resize": (["--image-opts"], ["-f", "raw"], ["nx"], ["+5G"], ["-5x"], ["--preallocation=what"], ["z"]),
 }  # fmt: skip
 
 
@@ -372,6 +372,22 @@ def test_help_text(arena: Arena) -> None:
         assert texts[0] == texts[1]
         assert both.real.code == both.ours.code == 0
         assert both.real.stderr == both.ours.stderr
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2", "vmdk", "nosuch", "bochs", "", "file", "host_device"])
+def test_option_help(fmt: str, tmp_path: Path, figures: Any) -> None:
+    arena = Arena(tmp_path, figures).setup(lambda folder: (folder / "there").touch())
+    for name in ("new", "there", "./a:b", "file:new", "/dev/null", "nosuch:x", ""):
+        for words in (["-o", "help"], ["-o", "?"], ["-o", "size=1,help"], ["-o", "a,,help"], ["-o", "x=,,help"]):
+            if words[-1] == "x=,,help":
+                words, name = [*words, "-ohelp"], f"{name}"
+            arena.check("create", "-f", fmt, *words, name)
+            arena.check("convert", "-O", fmt, *words, "source", name)
+    arena.check("create", "-f", fmt, "-o", "help")
+    arena.check("convert", "-O", fmt, "-o", "help")
+    arena.check("convert", "-O", fmt, "-o", "help", "source")
+    arena.check("amend", "-f", fmt, "-o", "help")
+    arena.check("amend", "-f", fmt, "-o", "?", "there")
 
 
 def test_usage_names_each_option_once() -> None:

@@ -252,28 +252,31 @@ class OptionTable:
 
 def split(text: str, implied: str | None = None) -> list[tuple[str, str]]:
     """The (name, value) pairs of an option text, in order. ``implied``: the name of a first value without one."""
-    pairs = []
+    return [(name, value) for name, value, _ in items(text, implied)]
+
+
+def items(text: str, implied: str | None = None) -> Iterator[tuple[str, str, str | None]]:
+    """As `split`, with the text of an item that stands alone (``on``, ``noon``, ``help``), None for ``name=value``."""
     at, end = 0, len(text)
-    first = True
     while at < end:
         stop = at
         while stop < end and text[stop] not in "=,":
             stop += 1
+        alone = None
         if stop < end and text[stop] == "=":
             name = text[at:stop]
             value, at = _value(text, stop + 1)
-        elif first and implied is not None:
+        elif at == 0 and implied is not None:
             name = implied
             value, at = _value(text, at)
         else:
             name, value = text[at:stop], "on"
+            alone = name
             if name.startswith("no"):
                 name, value = name[2:], "off"
             at = stop
-        pairs.append((name, value))
-        first = False
+        yield name, value, alone
         at += 1  # the comma
-    return pairs
 
 
 def _value(text: str, at: int) -> tuple[str, int]:
@@ -305,11 +308,5 @@ def accumulate(so_far: str | None, text: str) -> str:
 
 
 def wants_help(text: str | None) -> bool:
-    """Is one of the items of an option text ``help`` or ``?``"""
-    at, end = 0, len(text or "")
-    while text and at < end:
-        item, at = _value(text, at)
-        if item in ("help", "?"):
-            return True
-        at += 1
-    return False
+    """Does an item of an option text ask for help: ``help`` or ``?``, standing alone?"""
+    return any(alone in ("help", "?") for _, _, alone in items(text or ""))

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...block.options import OptionTable
     from ..output import Output
 
 
 def creation(fmt: str, filename: str | None, out: Output) -> int:
     """Print the options for creating ``filename`` (None: of the format alone). Returns the exit status."""
-    from ...block import registry
+    from ...block.creation import creation_table
+    from ...errors import CowshedError
 
-    driver = registry.find(fmt)
-    if driver is None:
-        out.error(f"Unknown file format '{fmt}'")
+    try:
+        table = creation_table(fmt)  # a format that cannot is told before a protocol that cannot
+        if filename is not None:
+            table = creation_table(fmt, filename)
+    except CowshedError as error:
+        out.report(error)
         return 1
-    table: OptionTable | None = driver.table("options")
-    if table is None:
-        out.error(f"Format driver '{fmt}' does not support image creation")
-        return 1
+    out.write(table.help_text("Supported options:" if filename is not None else f"Supported {fmt} options:"))
     if filename is None:
-        out.write(table.help_text(f"Supported {fmt} options:"))
         out.write(
             "\nThe protocol level may support further options.\n"
             "Specify the target filename to include those options.\n"
         )
-        return 0
-    from ...block.filename import is_device, protocol_prefix
-
-    prefix = protocol_prefix(filename)
-    if prefix is not None:
-        protocol = registry.find_prefix(prefix)
-    else:
-        protocol = registry.find("host_device" if is_device(filename) else "file")
-    if protocol is None:
-        out.error(f"Unknown protocol '{prefix}'")
-        return 1
-    below = protocol.table("options")
-    if below is None:
-        out.error(f"Protocol driver '{protocol.name}' does not support image creation")
-        return 1
-    out.write(table.merged(below).help_text("Supported options:"))
     return 0
 
 
