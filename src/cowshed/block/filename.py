@@ -11,7 +11,7 @@ from ..errors import OptionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from .node import Node
@@ -111,12 +111,17 @@ def parse_json_name(name: str) -> Options:
     return flatten(value)
 
 
-def parse_image_opts(text: str) -> Options:
-    """The flat options of an ``--image-opts`` text; a first value without a name is ``file``. Raises OptionError."""
-    from .options import split
+def parse_image_opts(text: str, warn: Callable[[str], None] | None = None) -> Options:
+    """The flat options of an ``--image-opts`` text; a first value without a name is ``file``. Raises OptionError.
+
+    ``warn`` hears of options without a value, which are deprecated.
+    """
+    from .options import items
 
     options: Options = {}
-    for at, (name, value) in enumerate(split(text, "file")):
+    for at, (name, value, alone) in enumerate(items(text, "file")):
+        if alone is not None and warn is not None:
+            warn(f"short-form boolean option '{alone}' deprecated\nPlease use {name}={value} instead")
         if name == "id" and at == 0 and not _is_identifier(value):
             raise OptionError(
                 "Parameter 'id' expects an identifier",

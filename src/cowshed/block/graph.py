@@ -95,6 +95,8 @@ def open_image(
         if not isinstance(name, str):
             raise UsageError("a file name must be text", value=name)
         label = name if label is None else label
+    elif isinstance(ref, bytes):
+        raise UsageError("a file name must be text", value=ref)
     else:
         given = names.flatten(ref)
     if options:
@@ -394,6 +396,7 @@ def _probe(file: Node) -> Driver:
     else:
         try:
             head = file.read(0, min(registry.PROBE_SIZE, file.size))
+            head = head.ljust(-(-len(head) // 512) * 512, b"\0")
         except CowshedError as error:
             raise _behind(error, "Could not read image for determining its format: ") from error
         name = registry.probe_bytes(head, file.filename)
@@ -423,6 +426,9 @@ def _open_format(
     context = OpenContext(flags, row, options, probed)
     try:
         node: Node = open_format(file, values, context)
+        for child in row.child_roles:
+            if child not in node.children:
+                context.open_data_file(None, node, child)
     except BaseException:
         context.forget_opened()
         raise

@@ -74,7 +74,7 @@ def _token(text: str, at: int) -> tuple[_Token, int]:
         while at < len(text):
             if text[at] == char:
                 return ("string", text[start : at + 1]), at + 1
-            if text[at] < " ":
+            if text[at] < " " or text[at] in "\udcfe\udcff":
                 break
             at += 2 if text[at] == "\\" else 1
         raise _stray(text, start, at)
@@ -199,8 +199,8 @@ def _string(token: str) -> str:
     at, end = 1, len(token) - 1
     while at < end:
         char = token[at]
-        if "\ud800" <= char <= "\udfff":
-            # a byte that is not UTF-8 (PEP 383)
+        if "\ud800" <= char <= "\udfff" or _no_character(ord(char)):
+            # surrogates stand for bytes that are not UTF-8 (PEP 383)
             raise _bad("invalid UTF-8 sequence in string")
         if char != "\\":
             parts.append(char)
@@ -215,7 +215,7 @@ def _string(token: str) -> str:
                 if 0xDC00 <= low <= 0xDFFF:
                     point = 0x10000 + ((point - 0xD800) << 10) + low - 0xDC00
                     width = 12
-            if 0xD800 <= point <= 0xDFFF or point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF:
+            if 0xD800 <= point <= 0xDFFF or _no_character(point):
                 raise _bad(f"{token[at : at + width]} is not a valid Unicode character")
             parts.append(chr(point))
             at += width
@@ -225,6 +225,11 @@ def _string(token: str) -> str:
         else:
             raise _bad("invalid escape sequence in string")
     return "".join(parts)
+
+
+def _no_character(point: int) -> bool:
+    """Code points that Unicode sets apart for no character ever."""
+    return point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
 
 
 def _four(token: str, at: int) -> int:

@@ -27,8 +27,8 @@ class OpenFlags:
     ``writable``; ``backing``: open the chain; ``cache``: a name in protocol.file.CACHE_MODES; ``force_share``:
     let others write meanwhile (readers only); ``no_io``: facts only, no guest data: no data file, no keys; ``check``:
     open damaged images as they are; ``exclusive``: nobody else may write meanwhile; ``resize``: a raw disk may change
-    its size; ``trust``: see trust.py; ``secrets``: bytes by id, or None; ``warn(text)``: hears of dubious things. A text that
-    begins with "WARNING" stands as it is, others are for a front end to introduce.
+    its size; ``trust``: see trust.py; ``secrets``: bytes by id, or None; ``warn(text)``: hears of dubious things. A
+    text that begins with "WARNING" stands as it is, others are for a front end to introduce.
     """
 
     __slots__ = (

@@ -76,7 +76,7 @@ class Option:
         if isinstance(value, bool):
             text = "on" if value else "off"
             return self.parse(text, warn), text
-        if isinstance(value, int):
+        if isinstance(value, (int, float)):
             text = str(value)
             return self.parse(text, warn), text
         if hasattr(value, "__fspath__") and self.kind == "str":

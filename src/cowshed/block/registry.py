@@ -32,7 +32,7 @@ class Driver:
 
     ``open``, ``create``, ``options`` (creation), ``amend``, ``measure``: dotted paths, "" where the driver can't.
     ``open_options``: what may be given when opening, "name:kind" with the kinds of options.Option; a name that ends
-    with a dot stands for everything below it, unparsed.
+    with a dot stands for everything below it, unparsed. ``child_roles``: files of guest data that options may describe.
     ``probe``: from (first bytes, file name) to a score, 0 for no; the highest score wins. ``prefixes``: the words
     before ":" in names of this protocol. ``compress``: the format has compressed clusters. ``strong``: open options
     that change what is read, so that a file name alone does not stand for the node.
@@ -41,6 +41,7 @@ class Driver:
     __slots__ = (
         "amend",
         "backing",
+        "child_roles",
         "compress",
         "create",
         "file_role",
@@ -76,6 +77,7 @@ class Driver:
         file_role: str = METADATA,
         needs_file: bool = True,
         compress: bool = False,
+        child_roles: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.kind: Literal["format", "protocol", "filter"] = kind
@@ -93,6 +95,7 @@ class Driver:
         self.file_role = file_role
         self.needs_file = needs_file
         self.compress = compress
+        self.child_roles = child_roles
 
     def __repr__(self) -> str:
         return f"<Driver {self.name} ({self.kind})>"
@@ -246,6 +249,7 @@ _ROWS = (
         strong=("encrypt.",),
         backing=True,
         compress=True,
+        child_roles=("data-file",),
         probe=_qcow2,
         suffixes=("qcow2",),
     ),
@@ -280,8 +284,8 @@ _ROWS = (
     ),
     Driver("luks", open_options=("key-secret:str",), strong=("key-secret",), probe=_luks),
     Driver("bochs", probe=_bochs),
-    Driver("cloop", probe=_cloop),
     Driver("dmg", probe=_dmg, suffixes=("dmg",)),
+    Driver("cloop", probe=_cloop),
     Driver(
         "file",
         kind="protocol",

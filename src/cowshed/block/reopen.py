@@ -24,6 +24,8 @@ def reopen(node: Node, *, writable: bool, parent: Node | None = None, resize: bo
     if opening is None:
         raise UsageError("this node was not opened by name", path=node.filename)
     flags = opening.flags.derive(writable=writable, resize=resize)
+    if not node.read_only:
+        node.flush()
     moved: list[Node] = []
     try:
         for role, child in node.children.items():
@@ -34,7 +36,6 @@ def reopen(node: Node, *, writable: bool, parent: Node | None = None, resize: bo
             _change_access(node, writable, opening.role, flags)
             opening.flags = flags
             return node
-        node.flush()
         context = OpenContext(flags, opening.driver, {}, opening.probed, reuse=node.children)
         fresh: Node = load(opening.driver.open)(node.file, dict(opening.options), context)
     except BaseException:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 SECTOR = 512
 
 
+def _sectors(size: int) -> int:
+    return (size + SECTOR - 1) // SECTOR * SECTOR
+
+
 class RawNode(Node):
     """A plain disk over ``file``. ``offset``/``size`` (bytes) choose a window; size None = to the end."""
 
@@ -26,26 +30,27 @@ class RawNode(Node):
         self.fixed = size
         #: sector 0 of a disk whose raw format was only guessed must not become another format's header
         self.guard_first_sector = False
-        if offset > file.size:
+        whole = _sectors(file.size)
+        if offset > whole:
             raise OptionError(
-                f"Offset ({offset}) cannot be greater than size of the containing file ({file.size})",
-                path=file.filename, field="offset", value=offset, limit=file.size,
+                f"Offset ({offset}) cannot be greater than size of the containing file ({whole})",
+                path=file.filename, field="offset", value=offset, limit=whole,
             )
         if size is not None:
             if size % SECTOR:
                 raise OptionError("Specified size is not multiple of 512", path=file.filename, field="size", value=size)
-            if size > file.size - offset:
+            if size > whole - offset:
                 raise OptionError(
                     f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the "
-                    f" actual size of the containing file ({file.size})",
-                    path=file.filename, field="size", value=size, limit=file.size - offset,
+                    f" actual size of the containing file ({whole})",
+                    path=file.filename, field="size", value=size, limit=whole - offset,
                 )
         self._measure()
 
     def _measure(self) -> None:
         size = self.file.size - self.start if self.fixed is None else self.fixed
         # guests see whole sectors; the bytes that fill the last one read as zeroes
-        self.size = (size + SECTOR - 1) // SECTOR * SECTOR
+        self.size = _sectors(size)
 
     def layer_extents(self, offset: int, length: int) -> Iterator[Extent]:
         start = self.start

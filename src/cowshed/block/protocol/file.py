@@ -373,7 +373,9 @@ class FileNode(Node):
         old = self.refresh()
         if preallocation == "off" or size <= old:
             if preallocation != "off" and size < old:
-                raise CowshedError("Preallocation can't be used for shrinking files", path=self.path, errno=errno.ENOTSUP)
+                raise CowshedError(
+                    "Preallocation can't be used for shrinking files", path=self.path, errno=errno.ENOTSUP
+                )
             self._set_length(size)
             return
         try:
@@ -397,7 +399,9 @@ class FileNode(Node):
                         f"Could not write zeros for preallocation: {error}", path=self.path, errno=error.errno
                     ) from error
             else:
-                raise CowshedError(f"Unsupported preallocation mode '{preallocation}'", path=self.path, errno=errno.ENOTSUP)
+                raise CowshedError(
+                    f"Unsupported preallocation mode '{preallocation}'", path=self.path, errno=errno.ENOTSUP
+                )
         except BaseException:
             os.ftruncate(self.fd, old)
             self.size = old
