@@ -148,34 +148,33 @@ class Header:
             fixed = (fixed + self.tail)[: self.header_length].ljust(self.header_length, b"\0")
         return fixed
 
-    def encode(self) -> bytes:
-        """The whole header: fixed fields, extensions, name; chooses ``backing_file_offset``.
+    def encode(self, keep_from: int = 0, keep_to: int = 0) -> bytes:
+        """The whole header up to the end of the extensions, and after it the backing file's name.
 
-        The feature name table is left out where it doesn't fit (512-byte clusters). Raises FormatError when the rest
-        doesn't fit into the cluster.
+        Chooses ``backing_file_offset``: behind the extensions, but not over [keep_from, keep_to), where the name that
+        is valid now lies, if there is room elsewhere. The feature name table is left out where it doesn't fit (512-byte
+        clusters). Raises FormatError when the rest doesn't fit into the cluster.
         """
         if self.version >= 3:
-            self.header_length = max(112, (104 + 8 + len(self.tail)) if self.tail else 112)
+            self.header_length = 112 + len(self.tail)
         name = b"" if self.backing_file is None else _encode(self.backing_file)
+        start = self.header_length if self.version >= 3 else 72
         ordered = sorted(self.extensions, key=lambda item: _ORDER.get(item[0], 9))
         for with_names in (True, False):
-            body = b""
-            for kind, data in ordered:
-                if kind == EXT_FEATURE_NAMES:
+            known = [_extension(kind, data) for kind, data in ordered if kind in _ORDER and kind != EXT_FEATURE_NAMES]
+            other = [_extension(kind, data) for kind, data in ordered if kind not in _ORDER]
+            names = [_extension(EXT_FEATURE_NAMES, feature_table())] if with_names and self.version >= 3 else []
+            # the name table last but for unknown ones: what crosses the first sector then rarely changes
+            body = b"".join(known + names + other) + bytes(8)
+            end = start + len(body)
+            for offset in (end, max(end, keep_to), end):
+                if offset + len(name) > self.cluster_size:
                     continue
-                if kind == EXT_BITMAPS and self.version >= 3 and with_names:
-                    body += _extension(EXT_FEATURE_NAMES, feature_table())
-                    body += _extension(kind, data)
-                else:
-                    body += _extension(kind, data)
-            if self.version >= 3 and with_names and self.extension(EXT_BITMAPS) is None:
-                body += _extension(EXT_FEATURE_NAMES, feature_table())
-            body += bytes(8)
-            start = self.header_length if self.version >= 3 else 72
-            offset = start + len(body)
-            if offset + len(name) <= self.cluster_size:
+                if name and offset < keep_to and offset + len(name) > keep_from and offset == end != max(end, keep_to):
+                    if max(end, keep_to) + len(name) <= self.cluster_size:
+                        continue
                 self.backing_file_offset = offset if name else 0
-                return self.encode_fixed() + body + name
+                return (self.encode_fixed() + body).ljust(offset if name else end, b"\0") + name
         raise FormatError("Header does not fit into the first cluster", layer="qcow2 header", errno=28)
 
 
@@ -281,7 +280,15 @@ def read_header(file: Node, *, check: bool = False) -> Header:
             MIN_SNAPSHOT_ENTRY * MAX_SNAPSHOTS, "Snapshot table", "snapshots", 60,
         )  # fmt: skip
     check_table(
-        path, cluster_size, h.l1_table_offset, h.l1_size, 8, MAX_L1_BYTES, "Active L1 table", "l1_table", 36,
+        path,
+        cluster_size,
+        h.l1_table_offset,
+        h.l1_size,
+        8,
+        MAX_L1_BYTES,
+        "Active L1 table",
+        "l1_table",
+        36,
     )
     if h.size > (1 << 63) - 1:
         raise bad("Image is too big", "size", 24, h.size, (1 << 63) - 1)

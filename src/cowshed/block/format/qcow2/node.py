@@ -75,6 +75,10 @@ class Qcow2Map(Node):
     def supports_compressed(self) -> bool:  # type: ignore[override]
         return not self.has_data_file
 
+    @property
+    def supports_bitmaps(self) -> bool:  # type: ignore[override]
+        return self.header.version >= 3
+
     # -- tables ---------------------------------------------------------------------------------------------------
 
     def read_table(self, offset: int, entries: int) -> array[int]:
@@ -110,7 +114,9 @@ class Qcow2Map(Node):
         offset = self.l1[index] & L1_OFFSET_MASK if index < len(self.l1) else 0
         if offset & (self.cluster_size - 1):
             raise self.corruption(
-                f"L2 table offset {offset:#x} unaligned (L1 index: {index:#x})", field=f"l1_table[{index}]", value=hex(offset)
+                f"L2 table offset {offset:#x} unaligned (L1 index: {index:#x})",
+                field=f"l1_table[{index}]",
+                value=hex(offset),
             )
         return offset
 
@@ -139,7 +145,8 @@ class Qcow2Map(Node):
 
     def corruption(self, text: str, **facts: Any) -> CorruptError:
         """The error for metadata that contradicts itself (the write side also marks the image)."""
-        return hd.corrupt(self.filename, f"Image is corrupt: {text}; further non-fatal corruption events will be suppressed", **facts)
+        text = f"Image is corrupt: {text}; further non-fatal corruption events will be suppressed"
+        return hd.corrupt(self.filename, text, **facts)
 
     # -- mapping --------------------------------------------------------------------------------------------------
 
@@ -220,7 +227,8 @@ class Qcow2Map(Node):
             except ValueError:
                 raise self.corruption(
                     f"Invalid cluster entry found  (L2 offset: {table.offset:#x}, L2 index: {first + number:#x})",
-                    field=f"l2_table[{first + number}]", value=f"{entry:#x}, {bitmap:#x}",
+                    field=f"l2_table[{first + number}]",
+                    value=f"{entry:#x}, {bitmap:#x}",
                 ) from None
             for at, count, kind, host in pieces:
                 low = cluster + (at << sub_bits)
@@ -246,7 +254,9 @@ class Qcow2Map(Node):
         what = "Preallocated zero cluster offset" if kind == ZERO else "Cluster allocation offset"
         return self.corruption(
             f"{what} {host:#x} unaligned (L2 offset: {self.l1[l1_index] & L1_OFFSET_MASK:#x}, L2 index: {l2_index:#x})",
-            field=f"l2_table[{l2_index}]", value=hex(host), limit=f"a multiple of {self.cluster_size}",
+            field=f"l2_table[{l2_index}]",
+            value=hex(host),
+            limit=f"a multiple of {self.cluster_size}",
         )
 
     def _chain_extents(self, offset: int, length: int) -> Iterator[Extent]:
@@ -317,7 +327,11 @@ class Qcow2Map(Node):
             low = todo[start][1]
             high = low + todo[start][2]
             stop = start + 1
-            while stop < len(todo) and low <= todo[stop][1] <= high + 4096 and todo[stop][1] + todo[stop][2] - low <= 4 << 20:
+            while (
+                stop < len(todo)
+                and low <= todo[stop][1] <= high + 4096
+                and todo[stop][1] + todo[stop][2] - low <= 4 << 20
+            ):
                 high = max(high, todo[stop][1] + todo[stop][2])
                 stop += 1
             buffer = memoryview(bytearray(high - low))
@@ -327,8 +341,11 @@ class Qcow2Map(Node):
                     plain = self.codec.decompress(buffer[where - low : where - low + length], size)
                 except CodecError as error:
                     raise hd.corrupt(
-                        self.filename, "Input/output error", offset=where,
-                        field=f"compressed cluster for guest offset {cluster * size}", value=str(error),
+                        self.filename,
+                        "Input/output error",
+                        offset=where,
+                        field=f"compressed cluster for guest offset {cluster * size}",
+                        value=str(error),
                     ) from error
                 begin = cluster * size
                 if begin >= offset and begin + size <= end:

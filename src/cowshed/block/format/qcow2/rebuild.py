@@ -58,9 +58,8 @@ class Rebuild:
         self.file_clusters = (image.file.size + image.cluster_size - 1) >> image.cluster_bits
         self.new = array(self.typecode, bytes(len(self.old) * self.old.itemsize)) if fresh else self.old[:]
         self.next = 0
-        #: metadata written by this transaction: what its clusters hold is new in any case
-        self.remapped: dict[int, int] = {}
-        self.freed: list[tuple[int, int]] = []
+        #: clusters that were written but have no references yet
+        self.held: set[int] = set()
 
     def _load_counts(self) -> array[int]:
         image = self.image
@@ -127,7 +126,9 @@ class Rebuild:
             if not offset:
                 continue
             if offset & (self.image.cluster_size - 1):
-                raise self.image.corruption(f"L2 table offset {offset:#x} unaligned", field="l1 entry", value=hex(entry))
+                raise self.image.corruption(
+                    f"L2 table offset {offset:#x} unaligned", field="l1 entry", value=hex(entry)
+                )
             self.add(offset >> shift, 1, amount)
             for first, count in self.host_runs(self.l2_bytes(offset)):
                 self.add(first, count, amount)
@@ -158,7 +159,9 @@ class Rebuild:
             if not host:
                 continue
             if host & (size - 1):
-                raise image.corruption(f"Cluster allocation offset {host:#x} unaligned", field="l2 entry", value=hex(entry))
+                raise image.corruption(
+                    f"Cluster allocation offset {host:#x} unaligned", field="l2 entry", value=hex(entry)
+                )
             following = entry + size
             begin = start - 1
             while start < end and entries[start] == following:
@@ -176,7 +179,7 @@ class Rebuild:
             run = 0
             while run < count:
                 at = cluster + run
-                if at < len(old) and (old[at] or new[at]):
+                if (at < len(old) and (old[at] or new[at])) or at in self.held:
                     break
                 run += 1
             if run == count:
@@ -194,6 +197,10 @@ class Rebuild:
         self._reach(cluster + count - 1)
         self.new[cluster : cluster + count] = array(self.typecode, [references]) * count
         return cluster
+
+    def hold(self, cluster: int) -> None:
+        """Keep an allocated cluster from being handed out again until its references are counted."""
+        self.held.add(cluster)
 
     # -- tables ---------------------------------------------------------------------------------------------------
 
@@ -360,7 +367,7 @@ class Rebuild:
             if not any(self.new[low : low + self.per_block]):
                 offset = kept.pop(index)
                 self.free_area(offset, size)
-        table = array("Q", bytes((table_clusters << shift)))
+        table = array("Q", bytes(table_clusters << shift))
         for index, offset in kept.items():
             if index < len(table):
                 table[index] = offset

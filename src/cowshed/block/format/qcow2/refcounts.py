@@ -100,7 +100,8 @@ class Refcounts:
         if offset % self.image.cluster_size:
             raise self.image.corruption(
                 f"Refblock offset {offset:#x} unaligned (reftable index: {index:#x})",
-                field=f"refcount_table[{index}]", value=hex(offset),
+                field=f"refcount_table[{index}]",
+                value=hex(offset),
             )
         if len(self.blocks) >= self.keep:
             self._evict()
@@ -143,8 +144,12 @@ class Refcounts:
                     value = values[at] + amount
                     if value > self.maximum:
                         raise FormatError(
-                            "Invalid argument", path=self.image.filename, layer="qcow2 refcounts",
-                            field=f"refcount of cluster {first + at - slot}", value=value, limit=self.maximum,
+                            "Invalid argument",
+                            path=self.image.filename,
+                            layer="qcow2 refcounts",
+                            field=f"refcount of cluster {first + at - slot}",
+                            value=value,
+                            limit=self.maximum,
                         )
                     values[at] = value
             block.dirty = True
@@ -171,7 +176,8 @@ class Refcounts:
                 if block is None or piece.count(0):
                     raise self.image.corruption(
                         f"Refcount of a cluster in {first:#x}..{first + take - 1:#x} is already zero",
-                        field="refcount", value=0,
+                        field="refcount",
+                        value=0,
                     )
                 block.dirty = True
                 if piece.count(1) == take:
@@ -206,7 +212,12 @@ class Refcounts:
         while True:
             if cluster >= limit:
                 raise NoSpaceError(
-                    "File too large", path=self.image.filename, layer="qcow2", field="host cluster", value=cluster, errno=27
+                    "File too large",
+                    path=self.image.filename,
+                    layer="qcow2",
+                    field="host cluster",
+                    value=cluster,
+                    errno=27,
                 )
             index, slot = divmod(cluster, self.per_block)
             block = self.block(index)
@@ -360,5 +371,3 @@ class Refcounts:
         image.write_table_entries(self.table_offset, self.table, self.table_dirty)
         self.table_dirty.clear()
         return True
-
-

@@ -85,7 +85,9 @@ def _load(image: Qcow2Map) -> tuple[list[Record], int]:
         record.date_sec, record.date_nsec, record.vm_clock_nsec = sec, nsec, clock
         record.vm_state_size = state
         if extra_size > MAX_EXTRA:
-            raise bad(f"Too much extra metadata in snapshot table entry {number}", "extra_data_size", extra_size, MAX_EXTRA)
+            raise bad(
+                f"Too much extra metadata in snapshot table entry {number}", "extra_data_size", extra_size, MAX_EXTRA
+            )
         extra = get(extra_size)
         record.short_extra = extra_size
         record.vm_state_size = struct.unpack_from(">Q", extra)[0] if extra_size >= 8 else state
@@ -232,8 +234,9 @@ def apply(image: Qcow2Node, ref: str) -> None:
     needed = hd.l1_entries_for(size, image.cluster_bits, image.extended)
     if len(target) < needed:
         target.extend([0] * (needed - len(target)))
-    rebuild.add_tree(target, 1)
+    # down before up: a count at its maximum must not pass it on the way
     rebuild.add_tree(image.l1, -1)
+    rebuild.add_tree(target, 1)
     active = rebuild.fix_flags(target)
     rebuild.free_area(header.l1_table_offset, header.l1_size * 8)
     active_offset = rebuild.put_table(active)
@@ -266,5 +269,3 @@ class SnapshotView(Qcow2Map):
 
     def shutdown(self) -> None:
         self.children.clear()
-
-

@@ -117,7 +117,9 @@ class Qcow2Node(Qcow2Map):
         if hit:
             raise self.corruption(
                 f"Preventing invalid write on metadata (overlaps with {self._what_is_at(first, last)})",
-                offset=offset, field="host offset", value=hex(offset),
+                offset=offset,
+                field="host offset",
+                value=hex(offset),
             )
 
     def _what_is_at(self, first: int, last: int) -> str:
@@ -164,15 +166,26 @@ class Qcow2Node(Qcow2Map):
     def rewrite_header(self) -> None:
         """Write the whole header after a change of extensions or backing name.
 
-        The backing name moves behind the old header's end where there is room, so that the old header stays whole
-        until the first sector, written last, switches to the new one.
+        The backing name moves beside the old one where there is room, so that the old header stays whole until the
+        first sector, written last, switches to the new one.
         """
-        new = self.header.encode()
-        if len(new) > 512:
-            self.file.write(512, new[512:])
+        with self.lock:
+            stored = self.file.read(0, min(20, self.file.size))
+            old_offset = int.from_bytes(stored[8:16], "big")
+            old_length = int.from_bytes(stored[16:20], "big")
+            new = self.header.encode(old_offset, old_offset + old_length)
+            if len(new) > 512:
+                end = self.header.backing_file_offset or len(new)
+                name = len(new) - end
+                # the gap between extensions and name may hold the old name: leave it
+                body_end = min(end, max(512, len(new[:end].rstrip(b"\0")) + 8))
+                if body_end > 512:
+                    self.file.write(512, new[512:body_end])
+                if name:
+                    self.file.write(max(end, 512), new[max(end, 512) :])
+                self.file.flush()
+            self.file.write(0, new[:512])
             self.file.flush()
-        self.file.write(0, new[:512])
-        self.file.flush()
 
     # -- L2 tables for writing ------------------------------------------------------------------------------------
 
@@ -338,7 +351,9 @@ class Qcow2Node(Qcow2Map):
                 if host == 0 or cluster in self.metadata_clusters:
                     raise self.corruption(
                         f"Preventing invalid allocation of data cluster at offset {host:#x}",
-                        field="refcount", offset=host, value=0,
+                        field="refcount",
+                        offset=host,
+                        value=0,
                     )
             low, high = max(offset, start), min(end, start + (got << shift))
             entry = entries[slot * 2 : slot * 2 + 2] if self.extended else None
@@ -364,7 +379,9 @@ class Qcow2Node(Qcow2Map):
             if tail and self._reads_zero(high, tail):
                 tail = 0
         token = (start, clusters, host, new)
-        return Placement(low, high - low, self.data, host + (low - start), head=head, tail=tail, fresh=True, token=token)
+        return Placement(
+            low, high - low, self.data, host + (low - start), head=head, tail=tail, fresh=True, token=token
+        )
 
     def _reads_zero(self, offset: int, length: int) -> bool:
         length = min(length, self.size - offset)
@@ -451,8 +468,12 @@ class Qcow2Node(Qcow2Map):
 
     # -- zeroing and discarding -----------------------------------------------------------------------------------
 
+    def _uncovers_backing(self) -> bool:
+        """Would an unallocated cluster show a backing file's bytes where version 2 has no zero flag to hide them?"""
+        return self.header.version < 3 and (self.backing is not None or self.header.backing_file is not None)
+
     def zero_range(self, offset: int, length: int, unmap: bool) -> bool:
-        if self.header.version < 3 and self.backing is not None:
+        if self._uncovers_backing():
             return False
         if self.data_file_raw:
             # the data file alone must show the zeroes too
@@ -461,6 +482,8 @@ class Qcow2Node(Qcow2Map):
         return True
 
     def discard_range(self, offset: int, length: int) -> None:
+        if self._uncovers_backing():
+            return
         if self.data_file_raw:
             self.data.discard(offset, min(length, self.size - offset))
         self._each_slot(offset, length, self._discard_slot, only_mapped=self.backing is None)
@@ -624,7 +647,9 @@ class Qcow2Node(Qcow2Map):
             offset, packed = clusters[start + len(taken)]
             if position + len(packed) > begin + capacity:
                 break
-            if refcounts.maximum < 0xFFFF and not self._can_share(position, len(packed), fresh_first, fresh_count, taken):
+            if refcounts.maximum < 0xFFFF and not self._can_share(
+                position, len(packed), fresh_first, fresh_count, taken
+            ):
                 break
             taken.append((offset, position, packed))
             position += len(packed)
@@ -669,7 +694,9 @@ class Qcow2Node(Qcow2Map):
         self.packed_end = position
         return start + len(taken)
 
-    def _can_share(self, position: int, length: int, fresh: int, count: int, taken: list[tuple[int, int, bytes]]) -> bool:
+    def _can_share(
+        self, position: int, length: int, fresh: int, count: int, taken: list[tuple[int, int, bytes]]
+    ) -> bool:
         """Narrow refcounts (below 16 bits) bound how many compressed clusters may share a host cluster."""
         shift = self.cluster_bits
         for cluster in range(position >> shift, ((position + length - 1) >> shift) + 1):
