@@ -204,6 +204,8 @@ def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Q
     image = Qcow2Node(file, h, read_only=False)
     if data_file is not None:
         image.children["data-file"] = data_file
+    # header, table and blocks are written as whole clusters: space that is sure to be used is taken now
+    file.write(cluster_size, bytes(table_clusters << layout.cluster_bits))
     image.write_table(cluster_size, table)
     bits = 1 << layout.refcount_order
     for number in range(blocks):
@@ -214,7 +216,7 @@ def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Q
     # the file reaches to the end of the L1 table's last entry
     l1_bytes = max(l1_size * 8, 1)
     file.resize(h.l1_table_offset + l1_bytes if l1_size else h.l1_table_offset)
-    file.write(0, h.encode())
+    file.write(0, h.encode().ljust(cluster_size, b"\0"))
     image.l1 = array("Q", bytes(l1_size * 8))
     return image
 

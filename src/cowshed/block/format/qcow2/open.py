@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....errors import CowshedError, HostError
+from ....errors import CowshedError, HostError, OptionError
 from . import header as hd
 from .node import Qcow2Map
 
@@ -31,13 +31,19 @@ def open_qcow2(file: Node, options: dict[str, Any], context: Any) -> Node:
         image = Qcow2Node(file, header, read_only=False)
     else:
         image = Qcow2Map(file, header, read_only=True)
-
     try:
-        if image.has_data_file and not flags.no_io:
-            image.children["data-file"] = context.open_data_file(header.data_file, image)
+        name = header.data_file if image.has_data_file else None
+        data_file = context.open_data_file(name, image)
+        if data_file is not None:
+            image.children["data-file"] = data_file
+        elif image.has_data_file and not flags.no_io:
+            raise OptionError(
+                "'data-file' is required for this image",
+                path=file.filename, layer="qcow2 header", field="data file name",
+                hint="give the file's name with the option data-file.filename",
+            )  # fmt: skip
         image.load_l1()
-        if header.backing_file is not None:
-            context.open_backing(header.backing_file, header.backing_format, image)
+        context.open_backing(header.backing_file, header.backing_format, image)
         if writable and not flags.check:
             _make_ready(image)
     except BaseException:
