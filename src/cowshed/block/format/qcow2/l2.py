@@ -108,7 +108,7 @@ def runs_of_table(raw: bytes, cluster_size: int, data_file: bool) -> Iterator[tu
 def subcluster_runs(entry: int, bitmap: int, data_file: bool) -> Iterator[tuple[int, int, int, int]]:
     """Split one extended entry into runs of subclusters ``(first, count, kind, host_offset of the cluster)``.
 
-    Raises ValueError when a subcluster is both allocated and zero, or allocated without a host cluster.
+    A cluster that is allocated for other subclusters has its host offset in a HOLE too. Raises ValueError when a subcluster is both allocated and zero, or allocated without a host cluster.
     """
     if entry & COMPRESSED_FLAG:
         yield 0, SUBCLUSTERS, COMPRESSED, -1
@@ -126,7 +126,7 @@ def subcluster_runs(entry: int, bitmap: int, data_file: bool) -> Iterator[tuple[
         yield 0, SUBCLUSTERS, ZERO, where
         return
     if bitmap == 0:
-        yield 0, SUBCLUSTERS, HOLE, -1
+        yield 0, SUBCLUSTERS, HOLE, where
         return
     start = 0
     while start < SUBCLUSTERS:
@@ -137,7 +137,7 @@ def subcluster_runs(entry: int, bitmap: int, data_file: bool) -> Iterator[tuple[
             if other != kind:
                 break
             stop += 1
-        yield start, stop - start, kind, -1 if kind == HOLE else where
+        yield start, stop - start, kind, where
         start = stop
 
 
