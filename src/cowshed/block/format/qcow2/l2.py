@@ -108,7 +108,9 @@ def runs_of_table(raw: bytes, cluster_size: int, data_file: bool) -> Iterator[tu
 def subcluster_runs(entry: int, bitmap: int, data_file: bool) -> Iterator[tuple[int, int, int, int]]:
     """Split one extended entry into runs of subclusters ``(first, count, kind, host_offset of the cluster)``.
 
-    A cluster that is allocated for other subclusters has its host offset in a HOLE too. Raises ValueError when a subcluster is both allocated and zero, or allocated without a host cluster.
+    A cluster that is allocated for other subclusters has its host offset in a HOLE too.
+
+    Raises ValueError when a subcluster is both allocated and zero, or allocated without a host cluster.
     """
     if entry & COMPRESSED_FLAG:
         yield 0, SUBCLUSTERS, COMPRESSED, -1
