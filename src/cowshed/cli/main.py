@@ -85,9 +85,7 @@ def _guarded(module: str, name: str, argv: list[str], out: Output) -> int:
     """Run a front end; what escapes it becomes one line and an exit status, or the signal that it stands for."""
     _standard_streams()
     try:
-        from importlib import import_module
-
-        front: Front = getattr(import_module(module), name)
+        front: Front = getattr(__import__(module, fromlist=(name,)), name)
         return front(argv, out)
     except Stop as stop:
         return stop.code
@@ -139,4 +137,16 @@ def _leave(code: int, out: Output) -> NoReturn:
         # qemu-img succeeds here; whoever reads half of a map had better know.
         out.error(f"could not write to standard output: {out.failed.strerror}")
         code = 1
+    if "threading" not in sys.modules:
+        # A short command: taking the interpreter apart again would be a tenth of what it costs. What runs at exit
+        # still runs; with threads about, Python itself must wait for them.
+        import atexit
+
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass  # closed, or nobody reads it: what the tools print does not go through it
+        os._exit(code)
     sys.exit(code)

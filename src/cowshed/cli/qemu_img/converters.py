@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _MAX_SPARSE = 16 << 20
 _SNAPSHOT_NAMES = {"snapshot.id": "snapshot id", "snapshot.name": "snapshot name"}
-_AIO_MODES = ("threads", "native", "io_uring")
-_PREALLOCATION = ("off", "metadata", "falloc", "full")
+AIO_MODES = ("threads", "native", "io_uring")
+PREALLOCATION = ("off", "metadata", "falloc", "full")
 CACHE_MODES = ("none", "off", "directsync", "writeback", "unsafe", "writethrough")
 
 
@@ -167,7 +167,7 @@ def convert_output(args: Parsed, out: Output, option: Option, text: str) -> None
 
 
 def convert_aio(args: Parsed, out: Output, option: Option, text: str) -> None:
-    if text not in _AIO_MODES:
+    if text not in AIO_MODES:
         out.error(f"Invalid aio option: {text}")
         raise Stop(1)
     setattr(args, option.dest, text)
@@ -181,7 +181,7 @@ def convert_bench_cache(args: Parsed, out: Output, option: Option, text: str) ->
 
 
 def convert_preallocation(args: Parsed, out: Output, option: Option, text: str) -> None:
-    if text not in _PREALLOCATION:
+    if text not in PREALLOCATION:
         out.error(f"Invalid preallocation mode '{text}'")
         raise Stop(1)
     setattr(args, option.dest, text)

@@ -64,7 +64,11 @@ def define(text: str, args: Parsed, out: Output, failure: int) -> None:
         if name in args.object_ids:
             raise _Bad(f"attempt to add duplicate property '{name}' to object (type 'container')")
         if values["qom-type"] == "secret":
-            args.secrets[name] = _secret(values, args)
+            from ...block.secret import Secrets
+
+            content = _secret(values, args.secrets or {})
+            args.secrets = args.secrets if args.secrets is not None else Secrets()
+            args.secrets[name] = content
         elif values["qom-type"] == "main-loop" and "main-loop" in args.object_ids.values():
             raise _Bad("only one main-loop instance allowed")
         args.object_ids[name] = values["qom-type"]
@@ -155,7 +159,7 @@ def _check(values: dict[str, Any]) -> None:
         )
 
 
-def _secret(values: dict[str, Any], args: Parsed) -> bytes:
+def _secret(values: dict[str, Any], known: dict[str, bytes]) -> bytes:
     """The bytes of a secret."""
     import os
 
@@ -178,9 +182,9 @@ def _secret(values: dict[str, Any], args: Parsed) -> bytes:
         raise _Bad("Either 'file' or 'data' must be provided")
     key = values.get("keyid")
     if key is not None:
-        if key not in args.secrets:
+        if key not in known:
             raise _Bad(f"No secret with id '{key}'")
-        if len(args.secrets[key]) != 32:
+        if len(known[key]) != 32:
             raise _Bad("Key should be 32 bytes in length")
         raise _Bad(f"Secret '{values['id']}' is encrypted with '{key}', and cowshed cannot decrypt secrets yet")
     if values.get("format") != "base64":

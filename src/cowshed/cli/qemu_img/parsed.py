@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
+    from ...block.secret import Secrets
+
 
 class Parsed:
     """Arguments of one command. Attributes that a command has no option for keep their default.
@@ -27,9 +29,9 @@ class Parsed:
     src_cache: str | None = None
     #: --object, as given; every one was checked while the command line was read
     objects: list[str]
-    #: id -> type of the objects, id -> content of those that are secrets
+    #: id -> type of the objects, and the content of those that are secrets (None when there are none)
     object_ids: dict[str, str]
-    secrets: dict[str, bytes]
+    secrets: Secrets | None = None
     #: every -o, joined by commas; None without -o
     options: str | None = None
 
@@ -119,7 +121,6 @@ class Parsed:
         self.operands = []
         self.objects = []
         self.object_ids = {}
-        self.secrets = {}
         self.actions = []
 
     @property
