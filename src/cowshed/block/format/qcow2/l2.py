@@ -75,11 +75,16 @@ def runs(entries: array[int], cluster_size: int, data_file: bool) -> Iterator[tu
         start = stop
 
 
-def runs_of_table(raw: bytes, cluster_size: int, data_file: bool) -> Iterator[tuple[int, int, int, int]]:
-    """The same from a table's bytes as they are on disk; vectorised, for walks over very many tables."""
+def runs_of_table(
+    raw: bytes, cluster_size: int, data_file: bool, words: int = 1
+) -> Iterator[tuple[int, int, int, int]]:
+    """The same from a table's bytes as they are on disk; vectorised, for walks over very many tables.
+
+    ``words``: 64-bit words an entry; only the first of each is looked at.
+    """
     import numpy
 
-    entries = numpy.frombuffer(raw, dtype=">u8").astype("=u8")
+    entries = numpy.frombuffer(raw, dtype=">u8")[::words].astype("=u8")
     previous, following = entries[:-1], entries[1:]
     step = following - previous  # wraps; only equality matters
     joined = (step == cluster_size) & ((previous & (OFFSET_MASK | COMPRESSED_FLAG)) != 0)

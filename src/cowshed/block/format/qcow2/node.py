@@ -9,6 +9,7 @@ import sys
 from array import array
 
 from ....errors import CorruptError, CowshedError
+from ....progress import QUIET
 from ...node import COMPRESSED, DATA, HOLE, ZERO, Extent, Node
 from . import header as hd
 from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, L2Table, runs, runs_of_table, subcluster_runs
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ....progress import Progress
     from ...codec import Codec
-    from ...facts import Snapshot
+    from ...facts import CheckResult, Snapshot
 
 _SWAP = sys.byteorder == "little"
 
@@ -356,6 +358,12 @@ class Qcow2Map(Node):
             start = stop
 
     # -- snapshots ------------------------------------------------------------------------------------------------
+
+    def check(self, fix: frozenset[str] = frozenset(), progress: Progress = QUIET) -> CheckResult:
+        """Check all metadata (see ``check.py``)."""
+        from .check import check_image
+
+        return check_image(self, fix, progress)
 
     def snapshots(self) -> list[Snapshot]:
         if not self.header.nb_snapshots:
