@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .registry import Driver
 
 _EFBIG = 27
+#: formats whose options the original reads a second time before it writes, warning of the same spellings again
+_READ_TWICE = ("raw", "qcow2", "vdi", "vhdx", "vpc", "qed", "parallels", "luks", "qcow")
 
 
 class CreateContext:
@@ -75,10 +77,9 @@ class CreateContext:
         if node is not None:
             node.close()
             if node.driver == "file":
-                try:
-                    os.unlink(node.filename)
-                except OSError:
-                    pass  # the error that led here is the one to tell
+                from .protocol.file_open import remove
+
+                remove(node.filename)
 
     def secret(self, id: str) -> bytes:
         """The value of the secret called ``id``. Raises OptionError when there is none."""
@@ -205,6 +206,10 @@ def create_image(
         values = _settle(filename, fmt, options, size, backing, backing_fmt, unsafe, secrets, trust, warn)
         if announce is not None:
             announce(f"Formatting '{filename}', fmt={fmt} {values.formatting()}")
+        if warn is not None and fmt in _READ_TWICE:
+            table = values.table
+            texts = {option.name: values.texts[option.name] for option in table if option.name in values}
+            table.parse(texts, warn=warn)
         create_file(filename, fmt, values, secrets=secrets, warn=warn)
         return values.filled()
     except CowshedError as error:

@@ -360,9 +360,11 @@ class FileNode(Node):
 
     def _set_length(self, size: int) -> None:
         try:
+            if size >> 63:  # negative where the host keeps it
+                raise OSError(errno.EINVAL, "")
             os.ftruncate(self.fd, size)
         except OSError as error:
-            raise host_error(error, "Failed to resize file", self.path) from error
+            raise host_error(error, "Could not resize file", self.path) from error
         self.size = size
 
     def resize(self, size: int, preallocation: str = "off") -> None:
@@ -381,9 +383,11 @@ class FileNode(Node):
         try:
             if preallocation == "falloc":
                 try:
+                    if size >> 63:
+                        raise OSError(errno.EINVAL, "")
                     os.posix_fallocate(self.fd, old, size - old)
                 except OSError as error:
-                    raise host_error(error, "Could not preallocate data for the new file size", self.path) from error
+                    raise host_error(error, "Could not preallocate new data", self.path) from error
                 self.size = size
             elif preallocation == "full":
                 self._set_length(size)
@@ -395,12 +399,12 @@ class FileNode(Node):
                         self.write(offset, zeroes[:step])
                         offset += step
                 except HostError as error:
-                    raise HostError(
+                    raise type(error)(
                         f"Could not write zeros for preallocation: {error}", path=self.path, errno=error.errno
                     ) from error
             else:
                 raise CowshedError(
-                    f"Unsupported preallocation mode '{preallocation}'", path=self.path, errno=errno.ENOTSUP
+                    f"Unsupported preallocation mode: {preallocation}", path=self.path, errno=errno.ENOTSUP
                 )
         except BaseException:
             os.ftruncate(self.fd, old)

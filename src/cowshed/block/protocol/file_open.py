@@ -124,8 +124,17 @@ def create_file(
             node.resize(size, preallocation)
     except BaseException:
         node.close()
+        remove(path)
         raise
     return node
+
+
+def remove(path: str) -> None:
+    """Take away a file that could not be made whole; the error that led here is the one to tell."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def check_preallocation(mode: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 
 from ....errors import CowshedError, OptionError, UnsupportedError
+from ...registry import find
 from . import header as hd
 from .refcounts import encode_block
 from .write import Qcow2Node
@@ -49,7 +50,7 @@ class Layout:
         compression = values.get("compression_type") or "zlib"
         if compression not in hd.COMPRESSION_TYPES:
             raise refuse(f"Parameter 'compression-type' does not accept value '{compression}'", "compression_type")
-        self.preallocation: str = values.get("preallocation") or "off"
+        self.preallocation: str = values.get("preallocation", "off")
         if self.preallocation not in PREALLOCATIONS:
             raise refuse(f"Parameter 'preallocation' does not accept value '{self.preallocation}'", "preallocation")
         _check_encryption(values)
@@ -70,6 +71,8 @@ class Layout:
                 )
         self.backing_file: str | None = values.get("backing_file")
         self.backing_fmt: str | None = values.get("backing_fmt")
+        if self.backing_fmt is not None and find(self.backing_fmt) is None:
+            raise refuse(f"Parameter 'backing-fmt' does not accept value '{self.backing_fmt}'", "backing_fmt")
         if self.preallocation != "off" and self.backing_file is not None and not self.extended:
             raise refuse(
                 "Backing file and preallocation can only be used at the same time if extended_l2 is on", "preallocation"
