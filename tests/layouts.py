@@ -17,6 +17,7 @@ from typing import Any
 import judges
 from cowshed.block.graph import create_image, open_image
 from cowshed.block.node import COMPRESSED, DATA, HOLE, ZERO, Node
+from cowshed.ops.map import map_image
 
 Row = dict[str, Any]
 
@@ -227,26 +228,11 @@ def real_map(path: Path, fmt: str = "qcow2") -> list[Shape]:
 
 
 def our_map(node: Node) -> list[Shape]:
-    """The same from a node's extents."""
-    shapes: list[Shape] = []
-    position = 0
-    for extent in node.extents():
-        assert extent.offset == position and extent.length > 0, f"gap or overlap before {extent}"
-        position += extent.length
-        kind = extent.kind
-        offset = None if extent.host_offset < 0 or kind == COMPRESSED else extent.host_offset
-        shape = Shape(
-            extent.offset, extent.length, extent.depth, kind != HOLE, kind in (ZERO, HOLE),
-            kind in (DATA, COMPRESSED) or extent.sparse, offset,
-        )  # fmt: skip
-        last = shapes[-1] if shapes else None
-        if last is not None and last.key()[2:6] == shape.key()[2:6] and (last.offset is None) == (offset is None):
-            if offset is None or last.offset + last.length == offset:
-                last.length += shape.length
-                continue
-        shapes.append(shape)
-    assert position == node.size
-    return shapes
+    """The same from ours."""
+    return [
+        Shape(entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data, entry.offset)
+        for entry in map_image(node)
+    ]
 
 
 def data_ranges(path: Path) -> list[tuple[int, int]]:
@@ -269,6 +255,11 @@ def assert_reads(node: Node, raw: Path, story: object = "") -> None:
     """Every way of reading ``node`` gives the bytes of the raw file: read, and the extents followed by hand."""
     assert node.size == raw.stat().st_size, story
     step = 1 << 20
+    position = 0
+    for extent in node.extents():
+        assert extent.offset == position and extent.length > 0, f"gap or overlap before {extent} {story}"
+        position += extent.length
+    assert position == node.size
     with open(raw, "rb") as file:
 
         def want(offset: int, length: int) -> bytes:
@@ -321,3 +312,105 @@ def qemu_io(path: Path, commands: Sequence[str], fmt: str = "qcow2") -> None:
     if commands:
         judges.qemu_io(path, *commands, fmt=fmt, options=("-d", "unmap"))
 
+
+# -- content -----------------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """A raw file that says what a disk should hold: the model where a bytearray would be too big."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        with open(path, "wb") as file:
+            file.truncate(size)
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def put(self, offset: int, data: bytes) -> None:
+        with open(self.path, "r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def get(self, offset: int, length: int) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def cut(self, size: int) -> None:
+        """Make it ``size`` bytes long; what is new reads as zeroes."""
+        with open(self.path, "r+b") as file:
+            file.truncate(size)
+
+
+def content(seed: int, length: int, *, packable: bool = False) -> bytes:
+    """Bytes that differ from place to place; ``packable``: that deflate makes smaller."""
+    rng = random.Random(seed)
+    if packable:
+        piece = rng.randbytes(97 + seed)
+        return (piece * (length // len(piece) + 1))[:length]
+    return rng.randbytes(length)
+
+
+def story(row: Mapping[str, Any], size: int, rng: random.Random, steps: int) -> list[tuple[str, int, int, int]]:
+    """What happens to a disk: (verb, offset, length, seed), all in whole sectors as far as the real tool wants them.
+
+    Places are the beginning, the border between two L2 tables, the end, and anywhere.
+    """
+    cluster = row["cluster_size"]
+    span = cluster * (cluster // (16 if row["extended_l2"] else 8))
+    verbs = ["write"] * 4 + ["zero", "unmap", "discard"]
+    if row["compression"] != "none":
+        verbs += ["packed"] * 3
+    plan = []
+    for _ in range(steps):
+        verb = rng.choice(verbs)
+        length = rng.choice([512, 4096, cluster, cluster // 2, 3 * cluster, 70_000]) // 512 * 512 or 512
+        length = min(length, 1 << 20 if row["size"] == "wide" else 5 << 20, size)
+        place = rng.choice([0, span - length // 2, size - length, rng.randrange(size)])
+        place = max(0, min(place, size - 512)) // 512 * 512
+        if verb == "packed":
+            place, length = place // cluster * cluster, cluster
+        plan.append((verb, place, min(length, size - place), rng.randrange(1, 256)))
+    return plan
+
+
+def chain(directory: Path, row: Mapping[str, Any], size: int, disk: Disk, create: Callable[..., None]) -> Below | None:
+    """The backing files of a row, made with ``create`` (`make` or `make_real`); ``disk`` gets what they show."""
+    depth = row["depth"]
+    if not depth:
+        return None
+    rng = random.Random(label(row))
+    length = {"same": size, "shorter": size * 5 // 8 // 512 * 512, "longer": size + (300 << 10)}[row["below_size"]]
+    model = Disk(directory / "below.raw", length)
+    for _ in range(5):
+        at = rng.choice([0, length - 40_000, rng.randrange(length)]) // 512 * 512
+        at = max(0, at)
+        model.put(at, rng.randbytes(min(40_000, length - at)))
+    bottom: Below = (directory / "bottom.img", "raw")
+    if row["below"] == "raw":
+        judges.qemu_img("convert", "-f", "raw", "-O", "raw", model.path, bottom[0])
+    else:
+        bottom = (directory / "bottom.qcow2", "qcow2")
+        judges.qemu_img("convert", "-f", "raw", "-O", "qcow2", *(["-c"] if depth == 2 else []), model.path, bottom[0])
+    for level in range(1, depth):
+        above = directory / f"middle{level}.qcow2"
+        options = {"cluster_size": 4096 << (4 * level - 4), "extended_l2": "on" if level == 2 else "off"}
+        create(above, options, None, bottom)
+        commands = []
+        for number in range(3):
+            at = rng.randrange(length) // 512 * 512
+            count = min(length - at, 24 << 10)
+            if number == 2:
+                commands.append(f"write -q -z -u {at} {count}")
+                model.put(at, bytes(count))
+            else:
+                commands.append(f"write -q -P {16 * level + number} {at} {count}")
+                model.put(at, bytes([16 * level + number]) * count)
+        qemu_io(above, commands)
+        bottom = (above, "qcow2")
+    for start, count in data_ranges(model.path):
+        if start < size:
+            disk.put(start, model.get(start, min(count, size - start)))
+    return bottom
