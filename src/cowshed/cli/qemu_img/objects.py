@@ -66,7 +66,7 @@ def define(text: str, args: Parsed, out: Output, failure: int) -> None:
         if values["qom-type"] == "secret":
             from ...block.secret import Secrets
 
-            content = _secret(values, args.secrets or {})
+            content = _secret(values, args.secrets or {}, args.object_ids)
             args.secrets = args.secrets if args.secrets is not None else Secrets()
             args.secrets[name] = content
         elif values["qom-type"] == "main-loop" and "main-loop" in args.object_ids.values():
@@ -159,7 +159,7 @@ def _check(values: dict[str, Any]) -> None:
         )
 
 
-def _secret(values: dict[str, Any], known: dict[str, bytes]) -> bytes:
+def _secret(values: dict[str, Any], known: dict[str, bytes], objects: dict[str, str]) -> bytes:
     """The bytes of a secret."""
     import os
 
@@ -182,6 +182,8 @@ def _secret(values: dict[str, Any], known: dict[str, bytes]) -> bytes:
         raise _Bad("Either 'file' or 'data' must be provided")
     key = values.get("keyid")
     if key is not None:
+        if key in objects and key not in known:
+            raise _Bad(f"Object with id '{key}' is not a secret")
         if key not in known:
             raise _Bad(f"No secret with id '{key}'")
         if len(known[key]) != 32:
