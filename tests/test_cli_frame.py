@@ -25,6 +25,7 @@ from cowshed.cli import main as front
 from cowshed.cli.output import Output
 from cowshed.cli.qemu_img import checks, converters, dispatch, tables, usage
 from cowshed.cli.qemu_img.parsed import Parsed
+from cowshed.errors import CowshedError
 from differential import Arena, Both
 
 REACHED = 99
@@ -688,6 +689,46 @@ def streams(tmp_path: Path, steps: Sequence[tuple[str, str]]) -> str:
             getattr(out, kind)(*([text] if kind != "flush" else []))
         out.flush()
     return path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("hint", "printed"),
+    [
+        (None, ""),
+        ("Is another process using the image [x]?", "Is another process using the image [x]?\n"),
+        ("Detected format of raw.", "Detected format of raw."),
+        ("try another day", ""),
+    ],
+)
+def test_hints_that_the_real_tool_gives(hint: str | None, printed: str, tmp_path: Path) -> None:
+    with open(tmp_path / "err", "w+") as err:
+        Output("p", stderr=err.fileno()).report(CowshedError("no", hint=hint))
+    assert (tmp_path / "err").read_text() == f"p: no\n{printed}"
+
+
+def test_people_at_a_terminal_get_every_hint() -> None:
+    for under_link in (False, True):
+        leader, follower = os.openpty()
+        Output("p", stderr=follower, under_link=under_link).report(CowshedError("no", hint="try another day"))
+        os.close(follower)
+        text = os.read(leader, 1000)
+        os.close(leader)
+        assert text == b"p: no\r\n" + (b"" if under_link else b"try another day\r\n")
+
+
+def test_lines_on_a_terminal_do_not_wait() -> None:
+    leader, follower = os.openpty()
+    out = Output("p", stdout=follower, stderr=follower)
+    out.write("one\ntwo")
+    assert out.tty
+    out.error("three")
+    out.flush()
+    os.close(follower)
+    text = b""
+    while b"two" not in text:
+        text += os.read(leader, 1000)
+    os.close(leader)
+    assert text.replace(b"\r\n", b"\n") == b"one\np: three\ntwo"
 
 
 def test_stdout_waits_as_in_c(tmp_path: Path) -> None:

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 # Written at the latest when so much is kept: larger than C's block, but cut as C's when stderr comes in between.
 _KEEP = 256 << 10
 
+# This one comes without a newline at its end.
+_UNENDED = "Detected format of "
+
+#: how the hints begin that the C tool prints too
+HINTS = (
+    _UNENDED,
+    "Identifiers consist of letters",
+    "Is another process using the image [",
+    "Optional suffix k, M, G, T, P or E means",
+    "This option is only supported for image creation",
+    "To replay the log, run:",
+    "Try --skip-broken-bitmaps",
+)
+
 
 class Stop(Exception):
     """Ends a command with exit status ``code``; whatever there was to print has been printed."""
@@ -71,11 +85,11 @@ class Output:
         self._parts.append(data)
         self._kept += len(data)
         if self._kept >= _KEEP or (self._lines and b"\n" in data):
-            self._drain(whole=self._lines)
+            self._drain()
 
     def flush(self) -> None:
         """Write what is kept; where the C tool calls fflush, and at the end."""
-        self._drain(whole=True)
+        self._drain(everything=True)
 
     @property
     def tty(self) -> bool:
@@ -89,7 +103,7 @@ class Output:
     def raw(self, text: str) -> None:
         """Print ``text`` on standard error as it is."""
         if self._kept:
-            self._drain(whole=False)
+            self._drain()
         try:
             _write_all(self._stderr, _encode(text))
         except OSError:
@@ -103,9 +117,17 @@ class Output:
         self.raw(f"{self.prog}: warning: {text}\n{hint}")
 
     def report(self, error: CowshedError, prefix: str = "") -> None:
-        """Print an error of the house, with its hint."""
+        """Print an error of the house, and its hint where the C tool prints one.
+
+        Other hints are for people: they are printed when one is there to read them, on a terminal and not under a
+        link's name.
+        """
         hint = error.hint or ""
-        self.error(f"{prefix}{error}", hint if not hint or hint.endswith("\n") else hint + "\n")
+        if hint and not hint.startswith(HINTS) and (self.under_link or not self._isatty(self._stderr)):
+            hint = ""
+        if hint and not hint.endswith("\n") and not hint.startswith(_UNENDED):
+            hint += "\n"
+        self.error(f"{prefix}{error}", hint)
 
     def usage(self, text: str) -> NoReturn:
         """Print a mistake in the arguments and where to read more; raises Stop(1)."""
@@ -113,6 +135,13 @@ class Output:
         raise Stop(1)
 
     # ---- below
+
+    @staticmethod
+    def _isatty(fd: int) -> bool:
+        try:
+            return os.isatty(fd)
+        except OSError:
+            return False
 
     def _look(self) -> None:
         self._block = 4096
@@ -123,10 +152,15 @@ class Output:
         except OSError:
             pass
 
-    def _drain(self, *, whole: bool) -> None:
-        """Write everything kept, or (not ``whole``) only the blocks that C would have written by now."""
+    def _drain(self, *, everything: bool = False) -> None:
+        """Write what is kept, as far as C would have written it by now: whole lines or whole blocks."""
         data = b"".join(self._parts)
-        count = len(data) if whole else max(0, (len(data) - 1) // self._block * self._block)
+        if everything:
+            count = len(data)
+        elif self._lines:
+            count = data.rfind(b"\n") + 1
+        else:
+            count = max(0, (len(data) - 1) // self._block * self._block)
         rest = data[count:]
         self._parts = [rest] if rest else []
         self._kept = len(rest)
