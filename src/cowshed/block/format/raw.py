@@ -96,5 +96,7 @@ class RawNode(Node):
     def resize(self, size: int, preallocation: str = "off") -> None:
         if self.fixed is not None:
             raise CowshedError("Cannot resize fixed-size raw disks", path=self.filename, layer="raw", errno=95)
+        if not getattr(self.file, "resizable", True) and preallocation == "off" and size + self.start != self.file.size:
+            raise CowshedError("Cannot resize device files", path=self.filename, layer="raw", errno=95)
         self.file.resize(size + self.start, preallocation)
         self._measure()

@@ -63,6 +63,8 @@ class FileNode(Node):
     """Bytes of a regular file. ``size`` is the file's length when last asked (``refresh``)."""
 
     driver = "file"
+    #: a disk of another size can be had here
+    resizable = True
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class HostDeviceNode(FileNode):
     """A block or character device. ``size`` is the device's own and does not change by writing."""
 
     driver = "host_device"
+    resizable = False
 
     def __init__(
         self, path: str, *, writable: bool = False, cache: CacheMode | None = None, nonblock: bool = False
@@ -127,15 +128,17 @@ class HostDeviceNode(FileNode):
         raise UnsupportedError("Operation not supported", path=self.path, layer=self.driver)
 
     def resize(self, size: int, preallocation: str = "off") -> None:
-        """A device keeps its size: asking for that size is fine, anything else an error."""
+        """A device keeps its size: a format is content when it has room enough there, else it is an error."""
         if preallocation != "off":
             raise CowshedError(
                 f"Preallocation mode '{preallocation}' unsupported for this non-regular file",
                 path=self.path,
                 errno=errno.ENOTSUP,
             )
-        if size != self.refresh():
-            raise CowshedError("Cannot resize device files", path=self.path, errno=errno.ENOTSUP)
+        if size > self.refresh():
+            raise CowshedError(
+                "Cannot grow device files", path=self.path, value=size, limit=self.size, errno=errno.ENOTSUP
+            )
 
 
 class HostCdromNode(HostDeviceNode):
@@ -229,8 +232,7 @@ def create_on_device(
     try:
         node.locks = FileLocks(node.fd, path)
         node.locks.apply(perm, shared)
-        if size > node.size:
-            raise CowshedError("Cannot grow device files", path=path, value=size, limit=node.size, errno=errno.ENOTSUP)
+        node.resize(size)
         if node.size:
             # an old header must not be taken for the new image's
             node.write_zeroes(0, min(512, node.size))
