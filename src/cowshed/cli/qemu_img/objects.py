@@ -192,12 +192,13 @@ def _secret(values: dict[str, Any], known: dict[str, bytes], objects: dict[str, 
     if values.get("format") != "base64":
         return content
     text = content.decode("latin-1")
-    if text.strip(_BASE64) or any(char not in _BASE64 for char in text):
-        raise _Bad("Base64 data contains invalid characters")
     import binascii
 
-    digits = text.replace("\n", "").rstrip("=")
-    # An incomplete last group counts as far as it makes whole bytes; of one that lacks its '=' nothing does.
-    whole = len(digits) // 4 * 4
-    padded = text.replace("\n", "")[: (len(text.replace("\n", "")) // 4) * 4]
-    return binascii.a2b_base64(padded if len(padded) > whole else digits[:whole])
+    try:
+        if any(char not in _BASE64 for char in text):
+            raise binascii.Error
+        digits = text.replace("\n", "")
+        # Of a last group that is not whole, nothing counts.
+        return binascii.a2b_base64(digits[: len(digits) // 4 * 4])
+    except binascii.Error:
+        raise _Bad("Base64 data contains invalid characters") from None
