@@ -171,6 +171,7 @@ def create(image: Qcow2Node, name: str, *, now: float | None = None) -> Record:
     record.date_sec = int(stamp)
     record.date_nsec = int((stamp - int(stamp)) * 1e9)
     record.disk_size = image.size
+    record.icount = 0  # as the field's tools write it for a machine that was not running
     rebuild.add_tree(image.l1, 1)
     frozen = _stripped(image.l1)
     active = rebuild.fix_flags(image.l1, (frozen,))
