@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import CowshedError
+from errno import EBUSY, ENOENT
+
+from ..errors import CowshedError, UsageError
 from .access import Opened
 
 TYPE_CHECKING = False
@@ -31,9 +33,12 @@ def snapshot_create(image: Image, name: str, **access: Unpack[Access]) -> Snapsh
 def snapshot_apply(image: Image, ref: str, **access: Unpack[Access]) -> None:
     """Make the disk what it was in snapshot ``ref``: an id, or else a name. The present state is lost.
 
-    Raises OpenError, UnsupportedError, and CowshedError (errno ENOENT) when there is no such snapshot.
+    Raises OpenError, UnsupportedError, UsageError for an image with dirty bitmaps (which would not know of the change),
+    and CowshedError (errno ENOENT) when there is no such snapshot.
     """
     with Opened(image, access, writable=True) as node:
+        if node.bitmaps():
+            raise UsageError("Device has active dirty bitmaps", path=node.filename, layer=node.driver, errno=EBUSY)
         node.snapshot_apply(ref)
 
 
@@ -42,8 +47,6 @@ def snapshot_delete(image: Image, name: str, *, by_id: bool = False, **access: U
 
     Raises OpenError, UnsupportedError, and CowshedError (errno ENOENT) when there is no such snapshot.
     """
-    from errno import ENOENT
-
     with Opened(image, access, writable=True) as node:
         for item in node.snapshots():
             if name == (item.id if by_id else item.name):

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 
 def run(args: Parsed, out: Output) -> int:
+    def announce(line: str) -> None:
+        out.write(line + "\n")
+        out.flush()  # before anything can fail
+
     try:
         create(
             args.filename,
@@ -22,7 +26,7 @@ def run(args: Parsed, out: Output) -> int:
             backing=args.backing_file,
             backing_fmt=args.backing_fmt,
             unsafe=args.unsafe,
-            announce=None if args.quiet else lambda line: out.write(line + "\n"),
+            announce=None if args.quiet else announce,
             secrets=secrets(args),
             trust="all",
             warn=warner(out),

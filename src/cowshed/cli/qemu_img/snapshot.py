@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...errors import CowshedError, OpenError, UnsupportedError, error_number, strerror
+from ...errors import CowshedError, OpenError, UnsupportedError, UsageError, error_number, strerror
 from ...ops import snapshot as ops
+from ...ops.access import Opened
 from .opening import access, reference
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ def run(args: Parsed, out: Output) -> int:
     if args.action == "apply":
         how["warn"] = _remembering(how["warn"], warned)
     try:
-        if args.action in ("", "list"):
+        if args.action == "list":
             found = ops.snapshot_list(image, **how)
             if found:
                 from .snapshot_table import table
@@ -32,21 +33,28 @@ def run(args: Parsed, out: Output) -> int:
             ops.snapshot_create(image, name, **how)
         elif args.action == "apply":
             ops.snapshot_apply(image, name, **how)
-        else:
+        elif args.action == "delete":
             ops.snapshot_delete(image, name, **how)
+        else:
+            # Without an action the image is opened for writing, and nothing done.
+            with Opened(image, how, writable=True):
+                pass
     except OpenError as error:
         out.report(error)
         return 1
     except CowshedError as error:
+        number = error_number(error)
         if args.action == "create":
-            number = error_number(error)
             out.error(f"Could not create snapshot '{name}': {-number} ({strerror(number)})")
             return 1
         for text in warned:
             # The tool looks for snapshots below the image as well, and is warned once more.
             out.raw(text + "\n")
-        unsupported = args.action == "apply" and isinstance(error, UnsupportedError)
-        reason = "Block driver does not support snapshots" if unsupported else str(error)
+        reason = str(error)
+        if args.action == "apply" and not isinstance(error, UsageError):
+            reason = f"Failed to load snapshot: {strerror(number)}"
+            if isinstance(error, UnsupportedError):
+                reason = "Block driver does not support snapshots"
         out.error(f"Could not {args.action} snapshot '{name}': {reason}")
         return 1
     return 0
