@@ -64,6 +64,11 @@ def runs(entries: array[int], cluster_size: int, data_file: bool) -> Iterator[tu
                 yield start, stop - start, ZERO if entry & ZERO_FLAG else DATA, host
             else:
                 zero = entry & ZERO_FLAG
+                if count - start > 16 and entries[start + 15] == entry:
+                    # long runs are mostly one value: let the array count instead of looking at each
+                    for step in (4096, 256, 16):
+                        while stop + step <= count and entries[stop : stop + step].count(entry) == step:
+                            stop += step
                 while stop < count:
                     other = entries[stop]
                     if other & (OFFSET_MASK | COMPRESSED_FLAG) or other & ZERO_FLAG != zero:

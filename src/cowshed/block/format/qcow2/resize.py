@@ -114,6 +114,7 @@ def _grow_l1(image: Qcow2Node, entries: int) -> None:
     if old_entries:
         old_first = old_offset >> image.cluster_bits
         image.refcounts.release(old_first, (old_offset + old_entries * 8 - 1 >> image.cluster_bits) - old_first + 1)
+        image.commit()
 
 
 def _shrink(image: Qcow2Node, size: int) -> None:

@@ -11,7 +11,7 @@ from array import array
 
 from ....errors import CorruptError, CowshedError, FormatError
 from ....progress import QUIET
-from ...node import HOLE, ZERO, Placement
+from ...node import DATA, HOLE, ZERO, Placement
 from . import header as hd
 from .l2 import (
     ALL_ZERO,
@@ -22,6 +22,7 @@ from .l2 import (
     ZERO_FLAG,
     L2Table,
     bits,
+    runs,
 )
 from .node import Qcow2Map
 from .refcounts import Refcounts
@@ -478,7 +479,10 @@ class Qcow2Node(Qcow2Map):
         if self.data_file_raw:
             # the data file alone must show the zeroes too
             self.data.write_zeroes(offset, min(length, self.size - offset), unmap)
-        self._each_slot(offset, length, lambda table, slot, mask: self._zero_slot(table, slot, mask, unmap))
+        fill = ZERO_FLAG if self.header.version >= 3 else 0
+        self._each_slot(
+            offset, length, lambda table, slot, mask: self._zero_slot(table, slot, mask, unmap), fill, unmap
+        )
         return True
 
     def discard_range(self, offset: int, length: int) -> None:
@@ -486,31 +490,56 @@ class Qcow2Node(Qcow2Map):
             return
         if self.data_file_raw:
             self.data.discard(offset, min(length, self.size - offset))
-        self._each_slot(offset, length, self._discard_slot, only_mapped=self.backing is None)
+        fill = ZERO_FLAG if self.backing is not None else 0
+        self._each_slot(offset, length, self._discard_slot, fill, True)
 
-    def _each_slot(self, offset: int, length: int, change: Any, only_mapped: bool = False) -> None:
-        """Call ``change(table, slot, subcluster mask)`` for every cluster that [offset, offset+length) touches."""
+    def _each_slot(self, offset: int, length: int, change: Any, fill: int, drop: bool) -> None:
+        """Change every L2 entry of [offset, offset+length), run by run where that is possible.
+
+        ``fill``: what an entry without clusters becomes (0: it stays). ``drop``: plain clusters are given up.
+        ``change(table, slot, subcluster mask)`` does all others.
+        """
         end = offset + length
         while offset < end:
             index = offset // self.l2_span
             base = index * self.l2_span
             upto = min(end, base + self.l2_span)
-            if not (only_mapped or (self.header.version < 3)) or self.l1[index] & L1_OFFSET_MASK:
+            if fill or self.l1[index] & L1_OFFSET_MASK:
                 table = self.l2_for_write(index)
                 first = (offset - base) >> self.cluster_bits
                 last = (upto - 1 - base) >> self.cluster_bits
-                for slot in range(first, last + 1):
-                    mask = 0xFFFFFFFF
-                    if self.extended:
+                if self.extended:
+                    for slot in range(first, last + 1):
                         cluster = base + (slot << self.cluster_bits)
                         low = max(0, offset - cluster) >> self.sub_bits
                         high = (min(self.cluster_size, upto - cluster) - 1) >> self.sub_bits
-                        mask = bits(low, high - low + 1)
-                    change(table, slot, mask)
+                        change(table, slot, bits(low, high - low + 1))
+                else:
+                    self._change_runs(table, first, last, change, fill, drop)
                 self.touch(table)
                 if self.l2_dirty << self.cluster_bits > DIRTY_BYTES:
                     self.commit()
             offset = upto
+
+    def _change_runs(self, table: L2Table, first: int, last: int, change: Any, fill: int, drop: bool) -> None:
+        """The part of _each_slot for the standard entries first..last of one table."""
+        entries = table.entries
+        empty = ZERO_FLAG if self.header.version >= 3 else 0
+        for at, count, kind, host in list(runs(entries[first : last + 1], self.cluster_size, self.has_data_file)):
+            start = first + at
+            if kind == HOLE:
+                if fill:
+                    entries[start : start + count] = array("Q", [fill]) * count
+            elif kind == ZERO and host < 0:
+                continue
+            elif kind in (DATA, ZERO) and drop and not self.has_data_file:
+                if host & (self.cluster_size - 1):
+                    raise self.corruption(f"Cannot free unaligned cluster {host:#x}", field="l2 entry", value=hex(host))
+                entries[start : start + count] = array("Q", [empty]) * count
+                self.refcounts.release(host >> self.cluster_bits, count, discard=True)
+            else:
+                for slot in range(start, start + count):
+                    change(table, slot, 0xFFFFFFFF)
 
     def _zero_slot(self, table: L2Table, slot: int, mask: int, unmap: bool) -> None:
         entries = table.entries
