@@ -8,6 +8,7 @@
         arena.setup("create -q -f qcow2 a.qcow2 1M")          # by the real tool, in the arena's directory
         arena.check("info", "a.qcow2", mask=["disk size"])     # both run there; it must not change
         arena.check("resize", "a.qcow2", "+1M", changes=True)  # each runs in a copy of its own
+        arena.check("info", "b", setup=["create -q b 1M"])     # in a directory for this one alone
 
 `check` raises AssertionError with a diff. `check_all` takes a whole campaign, runs it to the end and shows the first
 differences. Every distinct command line counts once in the figures that the test run reports.
@@ -41,6 +42,8 @@ MASKS: dict[str, tuple[str, str]] = {
 }
 
 Mask = Iterable[str | tuple[str, str]]
+#: a command line for the real qemu-img (or ``qemu-io …``), as text or as words, or a callable given the directory
+Step = str | Sequence[str] | Callable[[Path], object]
 
 
 class Outcome:
@@ -92,25 +95,42 @@ class Arena:
         self._pairs = 0
         self._seen: set[tuple[str, ...]] = set()
         self._link: Path | None = None
+        self._prepared: dict[tuple[object, ...], Path] = {}
 
     # ---- preparation
 
-    def setup(self, *commands: str | Sequence[str] | Callable[[Path], object]) -> Arena:
-        """Prepare the directory: command lines for the real qemu-img (or ``qemu-io …``), or callables given it."""
+    def setup(self, *commands: Step) -> Arena:
+        """Prepare the directory."""
+        self._prepare(self.dir, commands)
+        return self
+
+    def _prepare(self, folder: Path, commands: Iterable[Step]) -> None:
         for command in commands:
             if callable(command):
-                command(self.dir)
+                command(folder)
                 continue
             argv = shlex.split(command) if isinstance(command, str) else list(command)
             tool = argv.pop(0) if argv[0] in ("qemu-io", "qemu-img") else "qemu-img"
-            judges.run(tool, *argv, cwd=self.dir)
-        return self
+            judges.run(tool, *argv, cwd=folder)
+
+    def _folder(self, setup: Iterable[Step] | None) -> Path:
+        """The arena's directory, or one prepared by ``setup``, which is made once and kept."""
+        if setup is None:
+            return self.dir
+        steps = tuple(step if callable(step) else tuple([step] if isinstance(step, str) else step) for step in setup)
+        if steps not in self._prepared:
+            folder = self.top / f"arena{len(self._prepared) + 1}"
+            folder.mkdir()
+            self._prepare(folder, setup)
+            self._prepared[steps] = folder
+        return self._prepared[steps]
 
     # ---- trials
 
     def run(
         self,
         *argv: str,
+        setup: Sequence[Step] | None = None,
         changes: bool = False,
         merged: bool = False,
         mask: Mask = (),
@@ -122,27 +142,28 @@ class Arena:
         ``merged``: both streams into one file, as with ``2>&1``. ``link``: ours as a process of its own, through the
         launcher that `cowshed links` makes, instead of in this process. ``mask``: names from MASKS, or pairs like them.
         """
+        base = self._folder(setup)
         if changes:
             self._pairs += 1
             real_dir = self.top / f"real{self._pairs}"
             ours_dir = self.top / f"ours{self._pairs}"
             for copy in (real_dir, ours_dir):
-                subprocess.run(["cp", "-a", "--sparse=always", self.dir, copy], check=True)
+                subprocess.run(["cp", "-a", "--sparse=always", base, copy], check=True)
         else:
-            real_dir = ours_dir = self.dir
+            real_dir = ours_dir = base
         masks = [MASKS[item] if isinstance(item, str) else item for item in mask]
         full = {**os.environ, **(env or {})}
-        before = None if changes else _listing(self.dir)
+        before = None if changes else _listing(base)
         real = self._process([self.qemu_img], argv, real_dir, merged, masks, full)
-        if before is not None and _listing(self.dir) != before:
+        if before is not None and _listing(base) != before:
             raise AssertionError(f"qemu-img {shlex.join(argv)} changes files: say changes=True")
         if link:
             ours = self._process([str(self.link())], argv, ours_dir, merged, masks, full)
         else:
             ours = self._in_process(argv, ours_dir, merged, masks, env or {})
-        if before is not None and _listing(self.dir) != before:
+        if before is not None and _listing(base) != before:
             raise AssertionError(f"ours, not the real qemu-img, changes files: {shlex.join(argv)}")
-        self._count(argv)
+        self._count(argv if setup is None else (base.name, *argv))
         return Both(argv, real, ours)
 
     def check(self, *argv: str, code: int | None = None, **how: Any) -> Both:
@@ -153,8 +174,7 @@ class Arena:
             raise AssertionError(difference)
         if code is not None and both.real.code != code:
             raise AssertionError(f"$ qemu-img {shlex.join(argv)}\n{both.real.text()}(expected status {code})")
-        if both.real.cwd != both.ours.cwd:
-            self.forget(both)
+        self.forget(both)
         return both
 
     def check_all(self, campaign: Iterable[Sequence[str]], show: int = 8, **how: Any) -> int:
@@ -167,7 +187,7 @@ class Arena:
             difference = both.difference()
             if difference:
                 differences.append(difference)
-            elif both.real.cwd != both.ours.cwd:
+            else:
                 self.forget(both)
         if differences:
             shown = "\n\n".join(differences[:show])
@@ -176,9 +196,9 @@ class Arena:
 
     def forget(self, both: Both) -> None:
         """Delete the copies of a run with ``changes``; `check` does so when both agree."""
-        for outcome in (both.real, both.ours):
-            if outcome.cwd != self.dir:
-                shutil.rmtree(outcome.cwd, ignore_errors=True)
+        if both.real.cwd != both.ours.cwd:
+            shutil.rmtree(both.real.cwd, ignore_errors=True)
+            shutil.rmtree(both.ours.cwd, ignore_errors=True)
 
     def link(self) -> Path:
         """Our ``qemu-img``, made by `cowshed links`."""

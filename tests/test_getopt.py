@@ -138,13 +138,13 @@ def test_every_pair(silent: bool, in_order: bool) -> None:
             agree(["cmd", one, two], OPTIONS, in_order=in_order, silent=silent)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=800)
 @given(words=st.lists(st.sampled_from(WORDS), max_size=9), in_order=st.booleans(), silent=st.booleans())
 def test_any_order(words: list[str], in_order: bool, silent: bool) -> None:
     agree(["cmd", *words], OPTIONS, in_order=in_order, silent=silent)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(words=st.lists(st.text(alphabet="-=fqhUFzo:;é a", max_size=6), max_size=6), silent=st.booleans())
 def test_any_text(words: list[str], silent: bool) -> None:
     agree(["cmd", *words], OPTIONS, silent=silent)
