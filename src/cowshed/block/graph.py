@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .creation import creation_table as creation_table
     from .node import Node
     from .registry import Driver
+    from .reopen import reopen as reopen
 
     Options = dict[str, Any]
     Ref = str | os.PathLike[str] | Mapping[str, Any]
@@ -67,11 +68,18 @@ def open_image(
 
     ``ref``: a path, ``proto:name``, ``json:{…}``, or a mapping of options, nested or dotted (``parse_image_opts``
     makes one of an ``--image-opts`` text). ``fmt``: the format's name, None to recognise it. ``options``: more options
-    of the topmost node. ``label``: how messages call the image (default: ``ref``). The rest: see OpenFlags; ``trust``
-    None means "local".
+    of the topmost node.
 
-    Raises OpenError ``Could not open 'LABEL': REASON`` (the reason's own error is its ``__cause__``), and UsageError
-    when the arguments contradict each other.
+    ``writable``: for writing. ``backing``: with its backing chain. ``cache``: none, writeback, writethrough,
+    directsync or unsafe. ``force_share``: let others write meanwhile (for reading only). ``no_io``: for its facts, not
+    its data: no data file, no keys. ``check``: as it is, even damaged. ``exclusive``: nobody else may write meanwhile.
+    ``resize``: a raw disk may change its size. ``trust``: what the image may name: "all", "local" (None means that) or
+    "none", see trust.py. ``secrets``: bytes by id. ``warn``: hears of dubious things. ``label``: how messages call the
+    image, ``ref`` by default.
+
+    The node is a context manager; closing it closes all that was opened with it. Raises OpenError ``Could not open
+    'LABEL': REASON`` (the reason's own error is its ``__cause__``), and UsageError when the arguments contradict each
+    other.
     """
     from .trust import check_policy
 
@@ -455,7 +463,11 @@ def _dotted(strong: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def __getattr__(name: str) -> Any:
-    """Creation has a file of its own, loaded when it is used."""
+    """What has a file of its own, loaded when it is used."""
+    if name == "reopen":
+        from .reopen import reopen
+
+        return reopen
     if name in ("CreateContext", "create_file", "create_image", "create_protocol_file", "creation_table"):
         from . import creation
 

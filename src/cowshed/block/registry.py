@@ -291,7 +291,7 @@ _ROWS = (
         kind="protocol",
         open=".protocol.file_open:open_file",
         create=".protocol.file_open:create_file",
-        options=".protocol.file_open:CREATE",
+        options=".protocol.file_options:CREATE",
         open_options=_FILE_OPTIONS,
         prefixes=("file",),
     ),

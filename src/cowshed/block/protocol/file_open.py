@@ -1,4 +1,4 @@
-"""The ``file`` driver's rows in the registry: open options, creation options, making a file."""
+"""Opening and making files: what the ``file`` driver's row in the registry leads to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import struct
 
 from ...errors import CowshedError, OptionError, host_error
 from ..locking import FileLocks, available
-from ..options import Option, OptionTable
 from .file import CACHE_MODES, FileNode
 
 TYPE_CHECKING = False
@@ -18,21 +17,6 @@ if TYPE_CHECKING:
 
     from ..graph import OpenContext
     from ..node import Node
-
-CREATE = OptionTable(
-    "file",
-    (
-        Option("size", "size", "Virtual disk size"),
-        Option("nocow", "bool", "Turn off copy-on-write (valid only on btrfs)"),
-        Option(
-            "preallocation",
-            "str",
-            "Preallocation mode (allowed values: off, falloc, full)",
-            choices=("off", "falloc", "full"),
-        ),
-        Option("extent_size_hint", "size", "Extent size hint for the image file, 0 to disable"),
-    ),
-)
 
 _PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 _EXTENT_SIZE_HINT = 1 << 20
@@ -163,6 +147,3 @@ def _set_extent_size_hint(fd: int, hint: int) -> None:
         fcntl.ioctl(fd, _FS_IOC_FSSETXATTR, _FSXATTR.pack(*fields))
     except OSError:
         pass
-
-
-
