@@ -400,7 +400,7 @@ def compare_info(
 ) -> None:
     warnings: list[str] = []
     try:
-        ref = parse_image_opts(name, warnings.append) if parse else name
+        ref = parse_image_opts(name) if parse else name
         with open_image(ref, label=name, no_io=True, backing=False, warn=warnings.append) as node:
             found = (node.filename, node.driver, -(-node.size // 512) * 512)
     except CowshedError as error:

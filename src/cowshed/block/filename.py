@@ -11,7 +11,7 @@ from ..errors import OptionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from .node import Node
@@ -111,17 +111,30 @@ def parse_json_name(name: str) -> Options:
     return flatten(value)
 
 
-def parse_image_opts(text: str, warn: Callable[[str], None] | None = None) -> Options:
-    """The flat options of an ``--image-opts`` text; a first value without a name is ``file``. Raises OptionError.
+class ImageOptions(dict[str, "Any"]):
+    """The flat options of an ``--image-opts`` text. ``warnings``: what is to be said when they are used."""
 
-    ``warn`` hears of options without a value, which are deprecated.
+    __slots__ = ("text", "warnings")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.warnings: list[str] = []
+
+
+def parse_image_opts(text: str) -> ImageOptions:
+    """The options of an ``--image-opts`` text, to open an image by; a first value without a name is ``file``.
+
+    Raises OptionError.
     """
     from .options import items
 
-    options: Options = {}
+    options = ImageOptions(text)
     for at, (name, value, alone) in enumerate(items(text, "file")):
-        if alone is not None and warn is not None:
-            warn(f"short-form boolean option '{alone}' deprecated\nPlease use {name}={value} instead")
+        if alone is not None:
+            options.warnings.append(
+                f"short-form boolean option '{alone}' deprecated\nPlease use {name}={value} instead"
+            )
         if name == "id" and at == 0 and not _is_identifier(value):
             raise OptionError(
                 "Parameter 'id' expects an identifier",

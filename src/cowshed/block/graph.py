@@ -107,6 +107,10 @@ def open_image(
         raise UsageError("a file name must be text", value=ref)
     else:
         given = names.flatten(ref)
+        if isinstance(ref, names.ImageOptions):
+            label = ref.text if label is None else label
+            for text in ref.warnings:
+                flags.warn(text)
     if options:
         given.update(names.flatten(options))
     if fmt is not None:
