@@ -691,6 +691,17 @@ def test_names_in_refusals_are_printable(tmp_path: Path) -> None:
     assert text.isprintable() and "\\x1b[2J\\xff" in text and len(text) < 1000
 
 
+def test_names_in_other_errors_are_printable_too(tmp_path: Path) -> None:
+    path = named(tmp_path, "no\x1b[2J\nsuch file")
+    with pytest.raises(OpenError) as caught:
+        open_image(path)
+    assert str(caught.value).isprintable() and "no\\x1b[2J\\x0asuch file" in str(caught.value)
+    # under full trust the text is the original's
+    with pytest.raises(OpenError) as caught:
+        open_image(path, trust="all")
+    assert complaint(caught.value) == judges.run("qemu-img", "map", str(path), ok=[1]).stderr
+
+
 def test_no_trust_opens_the_given_file_only(place: Path, tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="names a file outside of it"):
         open_image(place / "e/ov.qcow2", trust="none")

@@ -163,8 +163,10 @@ def open_chain(name: str | None, options: Options, flags: OpenFlags) -> Node:
             depth += 1
             try:
                 below = _open_backing(node, opening, seen, depth)
+            except _ChainError as error:
+                raise behind(error, "Could not open backing file: ", flags) from error
             except CowshedError as error:
-                raise _behind(error, "Could not open backing file: " * depth) from error
+                raise behind(error, "Could not open backing file: " * depth, flags) from error
             if below is None:
                 break
             node.children["backing"] = below
@@ -178,8 +180,20 @@ def open_chain(name: str | None, options: Options, flags: OpenFlags) -> Node:
         raise
 
 
-def _behind(error: CowshedError, prefix: str) -> CowshedError:
-    """``error`` with a prefix to its message, for it lies behind another image."""
+class _ChainError(CowshedError):
+    """The chain itself is wrong, not one image of it: said once, not once a layer."""
+
+
+def behind(error: CowshedError, prefix: str, flags: OpenFlags) -> CowshedError:
+    """``error`` with a prefix to its message, for it lies behind another image.
+
+    Under less than full trust nothing that the image says can reach a terminal as more than plain characters.
+    """
+    if flags.trust != "all":
+        from .trust import printable
+
+        error.message = printable(error.message, 4000)
+        error.hint = None if error.hint is None else printable(error.hint, 4000)
     error.message = prefix + error.message
     error.args = (error.message,)
     return error
@@ -204,10 +218,10 @@ def _open_backing(owner: Node, opening: Opening, seen: set[str], depth: int) -> 
     if owner.backing_format:
         options.setdefault("driver", owner.backing_format)
     if depth >= MAX_CHAIN:
-        raise CowshedError(f"The backing chain is longer than {MAX_CHAIN} images", path=owner.filename, errno=40)
+        raise _ChainError(f"The backing chain is longer than {MAX_CHAIN} images", path=owner.filename, errno=40)
     for key in _identity(owner):
         if key in seen:
-            raise CowshedError(
+            raise _ChainError(
                 f"Backing file '{owner.filename}' creates an infinite loop.", path=owner.filename, errno=40
             )
         seen.add(key)
@@ -408,9 +422,12 @@ def _probe(file: Node) -> Driver:
     else:
         try:
             head = file.read(0, min(registry.PROBE_SIZE, file.size))
+            # a short file is looked at as if it filled its last sector
             head = head.ljust(-(-len(head) // 512) * 512, b"\0")
         except CowshedError as error:
-            raise _behind(error, "Could not read image for determining its format: ") from error
+            error.message = f"Could not read image for determining its format: {error.message}"
+            error.args = (error.message,)
+            raise
         name = registry.probe_bytes(head, file.filename)
     row = registry.find(name)
     if row is None:

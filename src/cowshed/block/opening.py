@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import OptionError
+from ..errors import CowshedError, OptionError
 from . import filename as names
 from .locking import ROLE_DATA, image_locks
 
@@ -181,9 +181,12 @@ class OpenContext:
             check_reference(self.flags.trust, name, role.replace("-", " "), owner.filename, literal=True)
             options = {"driver": "file", "filename": name}
         flags = self.flags.derive(resize=False)
-        from .graph import open_child
+        from .graph import behind, open_child
 
-        node = open_child(reference, options, None, flags, role)
+        try:
+            node = open_child(reference, options, None, flags, role)
+        except CowshedError as error:
+            raise behind(error, "", flags) from error
         self._opened.append(node)
         apply_locks(node, ROLE_DATA, flags)
         return node

@@ -28,7 +28,7 @@ def check_policy(policy: str) -> str:
 
 
 def printable(name: str, limit: int = 200) -> str:
-    """A name from inside an image for a message: control characters escaped, length bounded."""
+    """A text from inside an image for a message: control characters escaped, length bounded."""
     text = "".join(char if char.isprintable() else _escaped(char) for char in name[:limit])
     return text + "…" if len(name) > limit else text
 
