@@ -217,7 +217,7 @@ class _Rebase:
 
     def _write(self, offset: int, view: memoryview) -> None:
         try:
-            if is_zero(view):
+            if is_zero(view) and self.node.zeroes_hide_backing:
                 self.node.write_zeroes(offset, len(view))
             else:
                 self.node.write(offset, view)

@@ -95,6 +95,9 @@ class Layout:
         self.refcount_order = bits.bit_length() - 1
         self.data_file: str | None = values.get("data_file") or None
         self.data_file_raw = bool(values.get("data_file_raw"))
+        if self.data_file_raw and self.preallocation == "off":
+            # the raw file alone must show the disk, and what others write into it must show through the image
+            self.preallocation = "metadata"
         if self.data_file_raw and self.data_file is None:
             raise refuse("data-file-raw requires data-file", "data_file_raw")
         if self.data_file_raw and self.backing_file is not None:
@@ -268,7 +271,8 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str) -> None:
                     host = cluster << shift
                 entries = array("Q", range(host | COPIED, (host | COPIED) + (got << shift), 1 << shift))
                 if image.extended:
-                    bitmap = 0 if image.backing is not None or image.header.backing_file else 0xFFFFFFFF
+                    # space is reserved, but nothing is allocated yet, unless the data file must show through
+                    bitmap = 0xFFFFFFFF if image.data_file_raw else 0
                     for number in range(got):
                         table.entries[2 * (slot + number)] = entries[number]
                         table.entries[2 * (slot + number) + 1] = bitmap

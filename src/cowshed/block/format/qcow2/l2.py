@@ -55,7 +55,7 @@ def runs(entries: array[int], cluster_size: int, data_file: bool) -> Iterator[tu
             yield start, stop - start, COMPRESSED, -1
         else:
             host = entry & OFFSET_MASK
-            if host or (data_file and entry & COPIED):
+            if host or (data_file and entry & COPIED and not entry & ZERO_FLAG):
                 # one number to compare with: flags and offset of the neighbour must follow on
                 following = entry + cluster_size
                 while stop < count and entries[stop] == following:
@@ -73,7 +73,7 @@ def runs(entries: array[int], cluster_size: int, data_file: bool) -> Iterator[tu
                     other = entries[stop]
                     if other & (OFFSET_MASK | COMPRESSED_FLAG) or other & ZERO_FLAG != zero:
                         break
-                    if data_file and other & COPIED:
+                    if data_file and other & COPIED and not other & ZERO_FLAG:
                         break
                     stop += 1
                 yield start, stop - start, ZERO if zero else HOLE, -1
@@ -109,7 +109,7 @@ def runs_of_table(
             yield start, count, COMPRESSED, -1
             continue
         host = entry & OFFSET_MASK
-        if host or (data_file and entry & COPIED):
+        if host or (data_file and entry & COPIED and not entry & ZERO_FLAG):
             yield start, count, ZERO if entry & ZERO_FLAG else DATA, host
         else:
             yield start, count, ZERO if entry & ZERO_FLAG else HOLE, -1

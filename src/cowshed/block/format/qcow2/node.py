@@ -282,12 +282,42 @@ class Qcow2Map(Node):
                 yield Extent(at, extent.length - inside, ZERO, node, extent.host_offset + inside, 0, self, True)
 
     def sparse_data(self) -> bool:
-        """Does the file take much less space than its length, as after preallocation=metadata?"""
+        """Does the file take much less space than its clusters would, as after preallocation=metadata?
+
+        It does when more clusters have references than 10/9 of those that the file has space for.
+        """
         if self._sparse is None:
             node = self.data
             taken = node.allocated_bytes()
-            self._sparse = taken is not None and not node.is_format and taken * 11 // 10 < node.size - self.cluster_size
+            self._sparse = False
+            if taken is not None and not node.is_format and not self.has_data_file:
+                room = taken >> self.cluster_bits
+                self._sparse = self._has_references(max(room * 10 // 9, room + 2))
         return self._sparse
+
+    def _has_references(self, wanted: int) -> bool:
+        """Have at least ``wanted`` host clusters references? Looks at no more refcount blocks than it must."""
+        if self.file.size >> self.cluster_bits < wanted - 1:
+            return False
+        from .refcounts import OFFSET_MASK, decode_block
+
+        header = self.header
+        bits = header.refcount_bits
+        for entry in self.read_table(
+            header.refcount_table_offset, header.refcount_table_clusters * self.cluster_size // 8
+        ):
+            offset = entry & OFFSET_MASK
+            if offset and not offset & (self.cluster_size - 1) and offset < self.file.size:
+                data = self.file.read(offset, min(self.cluster_size, self.file.size - offset))
+                counts = decode_block(data[: len(data) // 8 * 8], bits)
+                wanted -= len(counts) - counts.count(0)
+                if wanted <= 0:
+                    return True
+        return False
+
+    @property
+    def zeroes_hide_backing(self) -> bool:  # type: ignore[override]
+        return self.header.version >= 3
 
     # -- compressed clusters --------------------------------------------------------------------------------------
 

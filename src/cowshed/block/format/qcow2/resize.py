@@ -66,6 +66,8 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off") -> None:
 
 def _grow(image: Qcow2Node, size: int, preallocation: str, needed: int) -> None:
     old = image.size
+    if image.data_file_raw and preallocation == "off":
+        preallocation = "metadata"  # as at creation
     if needed > len(image.l1):
         _grow_l1(image, needed)
     image.size = size

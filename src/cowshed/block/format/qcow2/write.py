@@ -320,7 +320,7 @@ class Qcow2Node(Qcow2Map):
             and bool(entry & ZERO_FLAG)
             and bool(entry & COPIED)
             and not entry & COMPRESSED_FLAG
-            and (bool(entry & OFFSET_MASK) or self.has_data_file)
+            and bool(entry & OFFSET_MASK)
         )
 
     def _subclusters_there(self, bitmap: int, inner: int, length: int) -> bool:
@@ -373,13 +373,14 @@ class Qcow2Node(Qcow2Map):
                 # nothing of the old cluster is allocated: only whole subclusters around the data are filled
                 sub = (1 << self.sub_bits) - 1
                 head, tail = head & sub, -high & sub
+        covered = (low - head, high + tail)
         # untouched space behind the end of the file reads as zeroes: no need to write zeroes there
         if new and (head or tail) and host >= self.data.size:
             if head and self._reads_zero(low - head, head):
                 head = 0
             if tail and self._reads_zero(high, tail):
                 tail = 0
-        token = (start, clusters, host, new)
+        token = (start, clusters, host, new, covered)
         return Placement(
             low, high - low, self.data, host + (low - start), head=head, tail=tail, fresh=True, token=token
         )
@@ -391,7 +392,7 @@ class Qcow2Node(Qcow2Map):
     def unplace(self, placements: list[Placement]) -> None:
         for placement in placements:
             if isinstance(placement.token, tuple) and placement.token[3]:
-                _, clusters, host, _ = placement.token
+                _, clusters, host, _, _ = placement.token
                 self.refcounts.release(host >> self.cluster_bits, clusters)
 
     # -- linking --------------------------------------------------------------------------------------------------
@@ -404,7 +405,7 @@ class Qcow2Node(Qcow2Map):
             if token is None:
                 self._link_subclusters(placement)
             else:
-                self._link_clusters(placement, token[0], token[1], token[2])
+                self._link_clusters(token[0], token[1], token[2], token[4])
 
     def _link_subclusters(self, placement: Placement) -> None:
         low = placement.offset - placement.head
@@ -418,15 +419,15 @@ class Qcow2Node(Qcow2Map):
         table.entries[slot * 2 + 1] = (table.entries[slot * 2 + 1] | mask) & ~(mask << 32)
         self.touch(table)
 
-    def _link_clusters(self, placement: Placement, start: int, clusters: int, host: int) -> None:
+    def _link_clusters(self, start: int, clusters: int, host: int, covered: tuple[int, int]) -> None:
+        """Point ``clusters`` entries from guest offset ``start`` to ``host``; ``covered``: guest bytes valid there."""
         index, rest = divmod(start, self.l2_span)
         table = self.l2_for_write(index)
         slot = rest >> self.cluster_bits
         entries = table.entries
         size = self.cluster_size
         if self.extended:
-            low = placement.offset - placement.head
-            high = placement.offset + placement.length + placement.tail
+            low, high = covered
             for number in range(clusters):
                 at = (slot + number) * 2
                 cluster = start + number * size
