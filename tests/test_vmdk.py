@@ -539,7 +539,7 @@ def test_damaged_headers_are_refused_in_the_real_tools_words(tmp_path: Path, nam
 def test_truncated_images_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.vmdk"
     content = image_with_data(path)
-    for length in (0, 3, 4, 300, 512, 3000, 30_000, 65_535):
+    for length in (0, 3, 4, 300, 512, 3000, 30_000, 65_024):
         path.write_bytes(content[:length])
         with pytest.raises(CowshedError) as caught:
             open_image(path, fmt="vmdk")

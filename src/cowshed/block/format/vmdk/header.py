@@ -215,7 +215,7 @@ def _check(file: Node, header: SparseHeader, writable: bool) -> None:
         raise corrupt(text, "capacity", header.capacity, (1 << 54) - 1, 27)
     if header.directory_entries > MAX_DIRECTORY_ENTRIES:
         raise corrupt("L1 size too big", "capacity", header.capacity, MAX_DIRECTORY_ENTRIES * header.table_span, 27)
-    if file.size < header.overhead * SECTOR:
+    if -(-file.size // SECTOR) < header.overhead:
         raise corrupt(
             f"File truncated, expecting at least {header.overhead * SECTOR} bytes", "overHead", file.size,
             f"at least {header.overhead * SECTOR}",
