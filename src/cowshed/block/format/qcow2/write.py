@@ -507,6 +507,7 @@ class Qcow2Node(Qcow2Map):
             upto = min(end, base + self.l2_span)
             if fill or self.l1[index] & L1_OFFSET_MASK:
                 table = self.l2_for_write(index)
+                self.touch(table)  # first: a dirty table stays in the cache while entries are unpacked
                 first = (offset - base) >> self.cluster_bits
                 last = (upto - 1 - base) >> self.cluster_bits
                 if self.extended:
@@ -517,7 +518,6 @@ class Qcow2Node(Qcow2Map):
                         change(table, slot, bits(low, high - low + 1))
                 else:
                     self._change_runs(table, first, last, change, fill, drop)
-                self.touch(table)
                 if self.l2_dirty << self.cluster_bits > DIRTY_BYTES:
                     self.commit()
             offset = upto
