@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from .output import Output
 
-#: qemu prints again when so many per cent have been added
-STEP = 1.0
+#: an addition that is meant to be exactly one step is no more than that
+ROUNDING = 1e-9
 #: seconds of work before a bar appears, and between its changes
 PATIENCE = 0.5
 EVERY = 0.1
@@ -29,9 +29,20 @@ class Reporter:
     Where a person called cowshed by its own name and looks at a terminal, there is a bar instead.
     """
 
-    def __init__(self, out: Output, wanted: bool, *, quiet: bool = False, name: str = "", phases: int = 1) -> None:
+    def __init__(
+        self,
+        out: Output,
+        wanted: bool,
+        *,
+        quiet: bool = False,
+        name: str = "",
+        phases: int = 1,
+        step: float = 1.0,
+    ) -> None:
+        """``step``: the line is printed again when more than so many per cent have been added."""
         self.out = out
         self.wanted = wanted
+        self.step = step
         self.progress = Progress(name, None, phases)
         self.asked = False
         self.percent = 0.0
@@ -60,8 +71,7 @@ class Reporter:
     def __exit__(self, kind: object, *rest: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
-        if self._bar is not None:
-            self._bar.clear()
+        self.clear()
         if self.wanted:
             self.out.write("\n")
             self.out.flush()
@@ -72,10 +82,15 @@ class Reporter:
         if self.wanted:
             self._line()
 
+    def clear(self) -> None:
+        """Take the bar away: text follows."""
+        if self._bar is not None:
+            self._bar.clear()
+
     def _hear(self, progress: Progress) -> None:
         self.percent = percent = progress.fraction * 100
         if self.wanted:
-            if percent > self._printed + STEP or percent >= 100.0:
+            if percent > self._printed + self.step + ROUNDING or percent >= 100.0:
                 self._line()
         elif self._bar is not None:
             self._bar.show(progress)

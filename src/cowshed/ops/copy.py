@@ -89,9 +89,11 @@ class Copier:
     def run(self) -> None:
         """Do it. Raises HostError or NoSpaceError naming the byte at which reading or writing failed."""
         if self.progress.listener is not None:
-            self.progress.start(self._count())
+            total = self._count()
+            if total:
+                self.progress.start(total)
         todo = self._jobs()
-        crew = min(self.policy.threads, _processors())
+        crew = min(self.policy.threads, processors())
         view = memoryview(bytearray(max(self.chunk, self.heavy_chunk)))
         for job in todo:
             if crew > 1 and job.verb == COPY and (job.heavy or self.policy.compress):
@@ -100,8 +102,7 @@ class Copier:
                 del view
                 share_out(_chained(job, todo), self, crew, ordered=self.policy.ordered)
                 return
-            if self.policy.rate:
-                self.throttle(job.end - job.start)
+            self.throttle(job.end - job.start)
             self.store(job, self.prepare(job, view))
 
     def _pieces(self) -> Iterator[Piece]:
@@ -162,7 +163,7 @@ class Copier:
                 read(piece.host_offset + offset - piece.offset, part)
             except CowshedError as failure:
                 if not self.policy.salvage:
-                    raise self._failed("reading", offset, failure) from failure
+                    raise self.failed("reading", offset, failure) from failure
                 if self.warn is not None:
                     self.warn(f"error while reading offset {offset}: {strerror(error_number(failure))}")
                 part[:] = bytes(len(part))
@@ -203,7 +204,7 @@ class Copier:
             else:
                 self._store_plain(job.start, prepared)
         except CowshedError as error:
-            raise self._failed("writing", job.start, error) from error
+            raise self.failed("writing", job.start, error) from error
         if self.progress.listener is not None:
             self._tell(job.end)
 
@@ -316,7 +317,7 @@ class Copier:
             self.progress.at(self._mark[1])
             self._mark = next(self._marks or iter(()), None)
 
-    def _failed(self, doing: str, offset: int, error: CowshedError) -> CowshedError:
+    def failed(self, doing: str, offset: int, error: CowshedError) -> CowshedError:
         """The error that names the request of the tools' size in which ``offset`` lies."""
         begin = offset
         for piece in pieces(self.parts, self.policy):
@@ -333,6 +334,8 @@ class Copier:
 
     def throttle(self, length: int) -> None:
         """Wait until ``length`` more bytes are allowed."""
+        if not self.policy.rate:
+            return
         from time import monotonic, sleep
 
         now = monotonic()
@@ -349,7 +352,8 @@ def _chained(first: Job, rest: Iterator[Job]) -> Iterator[Job]:
     yield from rest
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):

@@ -8,9 +8,22 @@ import threading
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, Protocol
 
-    from .copy import Copier
-    from .plan import Job
+    class Span(Protocol):
+        """What every job says of itself: which bytes it is about."""
+
+        start: int
+        end: int
+
+    class Worker(Protocol):
+        """What does the jobs: ``prepare`` runs side by side, ``store`` in turn."""
+
+        def buffer(self) -> Any: ...
+        def throttle(self, length: int) -> None: ...
+        def prepare(self, job: Any, buffer: Any) -> Any: ...
+        def store(self, job: Any, prepared: Any) -> None: ...
+
 
 #: how long a thread that computes may keep the interpreter from one whose request has come back, in seconds
 SWITCH = 0.0005
@@ -19,9 +32,9 @@ SWITCH = 0.0005
 class _Crew:
     """The shared state: who takes the next job, whose turn it is, and what went wrong first."""
 
-    def __init__(self, jobs: Iterator[Job], copier: Copier, ordered: bool) -> None:
+    def __init__(self, jobs: Iterator[Span], worker: Worker, ordered: bool) -> None:
         self.jobs = jobs
-        self.copier = copier
+        self.worker = worker
         self.ordered = ordered
         self.feed = threading.Lock()
         self.changed = threading.Condition()
@@ -32,12 +45,11 @@ class _Crew:
 
     def work(self) -> None:
         """One thread's life: until the jobs are used up, or somebody failed."""
-        copier = self.copier
-        buffer = copier.buffer()
-        rate = copier.policy.rate
+        worker = self.worker
+        buffer = worker.buffer()
         while True:
             failure: BaseException | None = None
-            job: Job | None = None
+            job: Span | None = None
             prepared = None
             with self.feed:
                 if self.failure is not None:
@@ -46,15 +58,15 @@ class _Crew:
                 self.taken += 1
                 try:
                     job = next(self.jobs, None)
-                    if job is not None and rate:
-                        copier.throttle(job.end - job.start)
+                    if job is not None:
+                        worker.throttle(job.end - job.start)
                 except BaseException as error:
                     failure = error
             if failure is None:
                 if job is None:
                     return
                 try:
-                    prepared = copier.prepare(job, buffer)
+                    prepared = worker.prepare(job, buffer)
                 except BaseException as error:
                     failure = error
             if not self._begin(number):
@@ -62,7 +74,7 @@ class _Crew:
             try:
                 if failure is None:
                     assert job is not None
-                    copier.store(job, prepared)
+                    worker.store(job, prepared)
             except BaseException as error:
                 failure = error
             finally:
@@ -89,9 +101,9 @@ class _Crew:
             self.changed.notify_all()
 
 
-def share_out(jobs: Iterator[Job], copier: Copier, threads: int, *, ordered: bool = True) -> None:
+def share_out(jobs: Iterator[Any], worker: Worker, threads: int, *, ordered: bool = True) -> None:
     """Do ``jobs`` with ``threads`` threads, this one among them. Raises what the first job that failed raised."""
-    crew = _Crew(jobs, copier, ordered)
+    crew = _Crew(jobs, worker, ordered)
     others = [threading.Thread(target=crew.work, name=f"copy-{number}", daemon=True) for number in range(1, threads)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH)

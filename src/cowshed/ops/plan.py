@@ -159,7 +159,7 @@ def pieces(parts: Sequence[Part], policy: Policy) -> Iterator[Piece]:
                 if policy.backed:
                     yield from _backed_zeroes(piece, extent.depth, below, policy)
                     continue
-                piece.verb = KEEP if policy.reads_zero else CLEAR if policy.sparse else COPY
+                piece.verb = COPY if not policy.sparse else KEEP if policy.reads_zero else CLEAR
             elif policy.backed and extent.depth:
                 piece.verb = BELOW
             yield piece
@@ -168,7 +168,7 @@ def pieces(parts: Sequence[Part], policy: Policy) -> Iterator[Piece]:
             if policy.backed:
                 yield from _backed_zeroes(piece, 0, 0, policy)
             else:
-                piece.verb = KEEP if policy.reads_zero else CLEAR if policy.sparse else COPY
+                piece.verb = COPY if not policy.sparse else KEEP if policy.reads_zero else CLEAR
                 yield piece
 
 

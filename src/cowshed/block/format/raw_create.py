@@ -41,5 +41,5 @@ def measure(values: dict[str, Any], size: int | None, source: Node | None) -> Me
     """A raw image takes its disk's size, whatever is on it (``size`` when there is no ``source``)."""
     if source is not None:
         size = source.size
-    size = size or 0
+    size = ((size or 0) + SECTOR - 1) // SECTOR * SECTOR
     return Measure(size, size)

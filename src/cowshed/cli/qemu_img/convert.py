@@ -8,7 +8,7 @@ from ...ops.snapshot_source import Choice
 from ..output import Stop
 from ..progress import Reporter
 from .checks import check_exclusive
-from .opening import reference, secrets, warner
+from .opening import reference, warner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(args: Parsed, out: Output) -> int:
                 skip_broken_bitmaps=args.skip_broken_bitmaps,
                 force_share=args.force_share,
                 trust="all",
-                secrets=secrets(args) if args.secrets else None,
+                secrets=args.secrets,
                 labels=args.operands,
                 progress=progress,
                 warn=warner(out),
