@@ -392,6 +392,36 @@ def test_before_the_command(arena: Arena) -> None:
     compare(arena, campaign)
 
 
+#: how the description of a parameter or of an option before the command begins
+DESCRIBED = re.compile(r"(  '[^']+'|    '-.', +'--\w+')(.*)")
+
+
+def skeleton(lines: Sequence[str]) -> list[str]:
+    """The help without its descriptions: usage, command lines, headings, and what is described under each."""
+    kept = []
+    for line in lines:
+        if match := DESCRIBED.match(line):
+            kept.append(match[1])
+        elif re.match(r"(usage: .*|.*:|  [a-z]+ .*|)$", line):
+            kept.append(line)
+    return kept
+
+
+def descriptions(lines: Sequence[str]) -> list[str]:
+    """What is said of each parameter and option, each on one line."""
+    found: list[str] = []
+    inside = False
+    for line in lines:
+        if match := DESCRIBED.match(line):
+            found.append(match[2].strip())
+            inside = True
+        elif inside and line.startswith("   "):
+            found[-1] += " " + line.strip()
+        else:
+            inside = False
+    return found
+
+
 def test_help_text(arena: Arena) -> None:
     for argv in (["--help"], ["info", "-h"], ["convert", "--hel"], ["resize", "-h", "x"], ["measure", "--nosuch"]):
         both = arena.run(*argv)
@@ -405,7 +435,12 @@ def test_help_text(arena: Arena) -> None:
             assert lines[formats + 1] == "" and lines[formats + 4 :] == [""]
             texts.append(lines[2:formats])
             assert lines[formats].split(": ")[1].split() == sorted(lines[formats].split(": ")[1].split())
-        assert texts[0] == texts[1]
+        assert skeleton(texts[0]) == skeleton(texts[1])
+        # each thing is described, and in words of our own
+        real, ours = (descriptions(text) for text in texts)
+        assert len(ours) == len(real) > 40
+        assert all(len(text.split()) >= 3 for text in ours)
+        assert not set(real) & set(ours)
         assert both.real.code == both.ours.code == 0
         assert both.real.stderr == both.ours.stderr
 

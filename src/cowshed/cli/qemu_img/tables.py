@@ -49,9 +49,9 @@ _TRACE = " [[enable=]<pattern>][,events=<file>][,file=<file>]"
 
 #: Options before the command.
 GLOBAL: tuple[Row, ...] = (
-    ("h", "help", "", "display this help and exit", "help"),
-    ("V", "version", "", "output version information and exit", "version"),
-    ("T", "trace", _TRACE, "specify tracing options", "trace"),
+    ("h", "help", "", "show this text", "help"),
+    ("V", "version", "", "show which version this is", "version"),
+    ("T", "trace", _TRACE, "trace what matches a pattern, to a file if one is named", "trace"),
 )
 
 #: command -> (module, syntax, options, checks)

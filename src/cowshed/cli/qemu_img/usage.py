@@ -1,8 +1,8 @@
 """What ``--help`` and ``--version`` print.
 
-Programs look into these texts to learn what their qemu-img can do, so the text is that of the release whose behaviour
-is kept. The command lines come from the table. Who made this program, and where to report its bugs, are told
-as they are.
+Programs look into these texts to learn what their qemu-img can do, so the command lines, which come from the table, the
+order of things and the names of what is described are those of the release whose behaviour is kept. The descriptions
+are our own words, as are who made this program and where to report its bugs.
 """
 
 from __future__ import annotations
@@ -18,85 +18,82 @@ More information on the commands at <https://www.qemu.org/docs/master/tools/qemu
 
 _PARAMETERS = """\
 Command parameters:
-  'filename' is a disk image filename
-  'objectdef' is a QEMU user creatable object definition. See the qemu(1)
-    manual page for a description of the object properties. The most common
-    object type is a 'secret', which is used to supply passwords and/or
-    encryption keys.
-  'fmt' is the disk image format. It is guessed automatically in most cases
-  'cache' is the cache mode used to write the output disk image, the valid
-    options are: 'none', 'writeback' (default, except for convert), 'writethrough',
-    'directsync' and 'unsafe' (default for convert)
-  'src_cache' is the cache mode used to read input disk images, the valid
-    options are the same as for the 'cache' option
-  'size' is the disk image size in bytes. Optional suffixes
-    'k' or 'K' (kilobyte, 1024), 'M' (megabyte, 1024k), 'G' (gigabyte, 1024M),
-    'T' (terabyte, 1024G), 'P' (petabyte, 1024T) and 'E' (exabyte, 1024P)  are
-    supported. 'b' is ignored.
-  'output_filename' is the destination disk image filename
-  'output_fmt' is the destination format
-  'options' is a comma separated list of format specific options in a
-    name=value format. Use -o help for an overview of the options supported by
-    the used format
-  'snapshot_param' is param used for internal snapshot, format
-    is 'snapshot.id=[ID],snapshot.name=[NAME]', or
-    '[ID_OR_NAME]'
-  '-c' indicates that target image must be compressed (qcow format only)
-  '-u' allows unsafe backing chains. For rebasing, it is assumed that old and
-       new backing file match exactly. The image doesn't need a working
-       backing file before rebasing in this case (useful for renaming the
-       backing file). For image creation, allow creating without attempting
-       to open the backing file.
-  '-h' with or without a command shows this help and lists the supported formats
-  '-p' show progress of command (only certain commands)
-  '-q' use Quiet mode - do not print any output (except errors)
-  '-S' indicates the consecutive number of bytes (defaults to 4k) that must
-       contain only zeros for qemu-img to create a sparse image during
-       conversion. If the number of bytes is 0, the source will not be scanned for
-       unallocated or zero sectors, and the destination image will always be
-       fully allocated
-  '--output' takes the format in which the output must be done (human or json)
-  '-n' skips the target volume creation (useful if the volume is created
-       prior to running qemu-img)
+  'filename' is the image: a path, 'file:PATH' or another protocol's name,
+    'json:{...}', or, with --image-opts, a list of its driver's options
+  'objectdef' makes an object that other options name by its id, written
+    'TYPE,id=ID,NAME=VALUE...'. Images use one type, 'secret', for passwords and
+    keys; '--object TYPE,help' lists what a type takes
+  'fmt' names an image's format. Left out, the first bytes of the image decide;
+    say 'raw' of a raw disk, whose first bytes its guest can choose
+  'cache' says how a written image is cached: 'none', 'writeback' (what commands
+    other than convert do), 'writethrough', 'directsync' or 'unsafe' (what
+    convert does)
+  'src_cache' says the same, in the same words, of an image that is only read
+  'size' is a number of bytes, or a number and a letter in either case: 'k' for
+    KiB (1024 bytes), 'M' for MiB (1024k), 'G' for GiB (1024M), 'T' for TiB
+    (1024G), 'P' for PiB (1024T), 'E' for EiB (1024P). 'b' changes nothing
+  'output_filename' is the image that convert makes or fills
+  'output_fmt' names the format of that image
+  'options' are what a format lets you choose, as 'NAME=VALUE,NAME=VALUE'; with
+    '-o help' the format given lists its own
+  'snapshot_param' picks an internal snapshot: by id or name, as
+    'ID_OR_NAME', or by either or both, as
+    'snapshot.id=ID,snapshot.name=NAME'
+  '-c' compresses the clusters written, where the output format knows compressed
+    ones (qcow2 does)
+  '-u' leaves the backing file alone. rebase then changes its name and nothing
+       else, which is right when the file was moved or the new one has the very
+       same content, and need not find either of the two. create then does not
+       look whether it is there, and needs a size
+  '-h' prints this text, before a command or after it; the formats known stand
+       at its end
+  '-p' keeps saying how far the work is, in commands that may take long
+  '-q' prints errors and nothing else
+  '-S' is the size from which on a run of zero bytes in the source becomes a hole
+       in the output (4k if not given). With 0 nothing is looked for: zeroes, and
+       what the source never allocated, are written like data, and the output
+       takes its full size
+  '--output' chooses between text for people ('human') and for programs ('json')
+  '-n' fills an image that is there already instead of making one
 
 Parameters to bitmap subcommand:
-  'bitmap' is the name of the bitmap to manipulate, through one or more
-       actions from '--add', '--remove', '--clear', '--enable', '--disable',
-       or '--merge source'
-  '-g granularity' sets the granularity for '--add' actions
-  '-b source' and '-F src_fmt' tell '--merge' actions to find the source
-       bitmaps from an alternative file
+  'bitmap' names the bitmap on which the actions given, '--add', '--remove',
+       '--clear', '--enable', '--disable' and '--merge SOURCE', are done from
+       left to right
+  '-g granularity' is how many bytes of disk each bit of an added bitmap stands for
+  '-b source' and '-F src_fmt' name another image, and its format, that has the
+       bitmaps to merge from
 
 Parameters to check subcommand:
-  '-r' tries to repair any inconsistencies that are found during the check.
-       '-r leaks' repairs only cluster leaks, whereas '-r all' fixes all
-       kinds of errors, with a higher risk of choosing the wrong fix or
-       hiding corruption that has already occurred.
+  '-r' mends what the check finds. '-r leaks' frees clusters that nothing uses,
+       and changes no more than that. '-r all' mends the rest too; where metadata
+       contradicts itself it has to choose, may choose wrongly, and leaves no
+       trace of what was wrong, so keep a copy
 
 Parameters to convert subcommand:
-  '--bitmaps' copies all top-level persistent bitmaps to destination
-  '-m' specifies how many coroutines work in parallel during the convert
-       process (defaults to 8)
-  '-W' allow to write to the target out of order rather than sequential
+  '--bitmaps' takes along the persistent bitmaps of the topmost layer
+  '-m' is the number of requests under way at a time (8 if not given)
+  '-W' lets blocks be written as they come instead of from front to back
 
 Parameters to snapshot subcommand:
-  'snapshot' is the name of the snapshot to create, apply or delete
-  '-a' applies a snapshot (revert disk to saved state)
-  '-c' creates a snapshot
-  '-d' deletes a snapshot
-  '-l' lists all snapshots in the given image
+  'snapshot' is the snapshot's name; '-a' also takes its id
+  '-a' takes the disk back to what it was in the snapshot
+  '-c' keeps the present state of the disk as a snapshot
+  '-d' forgets a snapshot
+  '-l' shows which snapshots there are
 
 Parameters to compare subcommand:
-  '-f' first image format
-  '-F' second image format
-  '-s' run in Strict mode - fail on different image size or sector allocation
+  '-f' is the format of the first image
+  '-F' is the format of the second image
+  '-s' is strict: sizes must be equal, and so must what is allocated
 
 Parameters to dd subcommand:
-  'bs=BYTES' read and write up to BYTES bytes at a time (default: 512)
-  'count=N' copy only N input blocks
-  'if=FILE' read from FILE
-  'of=FILE' write to FILE
-  'skip=N' skip N bs-sized blocks at the start of input
+  'bs=BYTES' is the size of a block (512 if not given)
+  'count=N' goes no further than the first N blocks of the input; blocks skipped
+       are among them
+  'if=FILE' is the image that is copied
+  'of=FILE' is the image that is made
+  'skip=N' leaves out the first N blocks of the input
 """
 
 
@@ -121,7 +118,7 @@ def help_text() -> str:
     """The whole help; every command prints the same."""
     lines = [
         f"{version_text()}usage: qemu-img [standard options] command [command options]",
-        "QEMU disk image utility",
+        "Makes, converts, checks and changes virtual disk images",
         "",
     ]
     for row in tables.GLOBAL:
