@@ -136,15 +136,15 @@ def test_limit(name: str, library: str) -> None:
 
 def test_raw_deflate_is_no_larger_than_the_field_s(library: str) -> None:
     """The size that docs/compression.md promises, on executable code, where fast levels do worst."""
-    data = Path(zstandard.backend_c.__file__).read_bytes()  # type: ignore[attr-defined]
-    clusters = [data[at : at + 64 * KIB] for at in range(0, min(len(data), 1 << 20) - 64 * KIB, 64 * KIB)]
+    data = Path(sys.executable).read_bytes()[: 2 << 20]
+    data += Path(zstandard.backend_c.__file__).read_bytes()[: 1 << 20]  # type: ignore[attr-defined]
+    clusters = [data[at : at + 64 * KIB] for at in range(0, len(data) - 64 * KIB, 64 * KIB)]
     field = ours = 0
     for cluster in clusters:
         stream = zlib.compressobj(-1, zlib.DEFLATED, -12, 9)
         field += min(len(stream.compress(cluster) + stream.flush()), 64 * KIB)
         ours += len(codec("zlib").compress(cluster, 64 * KIB) or cluster)
-    assert len(clusters) > 4
-    assert ours <= field * 1.02
+    assert ours <= field * (1 if library == "libdeflate" else 1.02)
 
 
 # -- streams that others write --------------------------------------------------------------------------------------
