@@ -144,7 +144,7 @@ def test_raw_deflate_is_no_larger_than_the_field_s(library: str) -> None:
         stream = zlib.compressobj(-1, zlib.DEFLATED, -12, 9)
         field += min(len(stream.compress(cluster) + stream.flush()), 64 * KIB)
         ours += len(codec("zlib").compress(cluster, 64 * KIB) or cluster)
-    assert ours <= field * (1 if library == "libdeflate" else 1.02)
+    assert ours <= field * (0.985 if library == "libdeflate" else 1.02)
 
 
 # -- streams that others write --------------------------------------------------------------------------------------
