@@ -15,7 +15,7 @@ from .header import MAX_REFCOUNT_TABLE_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .write import Qcow2Node
+    from .metadata import Qcow2Metadata
 
 OFFSET_MASK = 0xFFFFFFFFFFFFFE00
 _TYPECODES = {8: "B", 16: "H", 32: "I", 64: "Q"}
@@ -67,7 +67,7 @@ class Block:
 class Refcounts:
     """The reference counts of one image; the owner's lock guards every call."""
 
-    def __init__(self, image: Qcow2Node) -> None:
+    def __init__(self, image: Qcow2Metadata) -> None:
         header = image.header
         self.image = image
         self.bits = header.refcount_bits

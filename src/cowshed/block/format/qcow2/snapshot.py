@@ -127,8 +127,8 @@ def find_or_raise(image: Qcow2Map, records: list[Record], ref: str) -> Record:
     record = find(records, ref)
     if record is None:
         raise CowshedError(
-            f"Can't find the snapshot '{ref}'", path=image.filename, layer="qcow2", field="snapshot", value=ref, errno=2,
-            hint="list the snapshots with snapshot -l",
+            f"Can't find the snapshot '{ref}'", path=image.filename, layer="qcow2", field="snapshot",
+            value=ref, errno=2, hint="list the snapshots with snapshot -l",
         )  # fmt: skip
     return record
 

@@ -1,0 +1,281 @@
+"""The metadata of a writable qcow2 image: tables for writing, reference counts, header writes, commit.
+
+Durability (also drawn in ARCHITECTURE.md): tables change in memory only; ``commit`` writes them in an order in which a
+cut at any point leaves leaked clusters at most. Operations that must change counts and COPIED flags together go
+through ``rebuild.py`` instead.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from ....errors import CorruptError, CowshedError
+from . import header as hd
+from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK, L2Table
+from .node import Qcow2Map
+from .refcounts import Refcounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .bitmap import Tracker
+
+#: dirty metadata that is written out before more is gathered
+DIRTY_BYTES = 32 << 20
+
+
+class Qcow2Metadata(Qcow2Map):
+    """Tables that can change. All of it runs with ``lock`` held."""
+
+    def __init__(self, file: Any, header: hd.Header, *, read_only: bool) -> None:
+        super().__init__(file, header, read_only=read_only)
+        self._refcounts: Refcounts | None = None
+        self.l1_dirty: set[int] = set()
+        self.l1_moved = False
+        self.l2_dirty = 0
+        #: where the next compressed cluster's bytes go: inside the last cluster that compressed data took
+        self.packed_end = 0
+        #: keeps persistent bitmaps true; set up at the first write of an image that has enabled ones
+        self.tracker: Tracker | None = None
+        self.tracker_ready = False
+        self.failed: CowshedError | None = None
+
+    @property
+    def refcounts(self) -> Refcounts:
+        """The reference counts, loaded at first use."""
+        if self._refcounts is None:
+            self._refcounts = Refcounts(self)
+            self._collect_metadata(self._refcounts)
+        return self._refcounts
+
+    def _collect_metadata(self, refcounts: Refcounts) -> None:
+        """Remember which host clusters hold metadata, for the overlap checks."""
+        shift = self.cluster_bits
+        header = self.header
+        taken = self.metadata_clusters
+        taken.clear()
+
+        def area(offset: int, length: int) -> None:
+            if offset and length:
+                taken.update(range(offset >> shift, (offset + length - 1 >> shift) + 1))
+
+        taken.add(0)
+        area(header.l1_table_offset, header.l1_size * 8)
+        area(refcounts.table_offset, refcounts.table_clusters << shift)
+        taken.update((entry & OFFSET_MASK) >> shift for entry in refcounts.table if entry)
+        taken.update((entry & L1_OFFSET_MASK) >> shift for entry in self.l1 if entry)
+        if header.snapshots_offset and header.nb_snapshots:
+            from .snapshot import table_area
+
+            for offset, length in table_area(self):
+                area(offset, length)
+        taken.discard(-1)
+
+    # -- corruption -----------------------------------------------------------------------------------------------
+
+    def corruption(self, text: str, **facts: Any) -> CorruptError:
+        """Mark the image corrupt (when it is open for writing) and give the error to raise."""
+        if self.read_only or self.header.version < 3:
+            return super().corruption(text, **facts)
+        message = f"Marking image as corrupt: {text}; further corruption events will be suppressed"
+        error = hd.corrupt(self.filename, "Input/output error", **facts)
+        if not self.signalled_corruption:
+            self.signalled_corruption = True
+            error.hint = None
+            error.notes = f"qcow2: {message}"  # type: ignore[attr-defined]
+            self.header.incompatible_features |= hd.INCOMPAT_CORRUPT
+            self.write_header_fixed()
+            self.file.flush()
+        self.failed = error
+        return error
+
+    def check_overlap(self, offset: int, length: int, what: str = "metadata") -> None:
+        """Refuse to write over metadata of this image. Raises CorruptError after marking the image corrupt."""
+        if self.has_data_file and what == "data":
+            return
+        first, last = offset >> self.cluster_bits, (offset + length - 1) >> self.cluster_bits
+        self.refcounts  # noqa: B018 (collects the metadata clusters)
+        taken = self.metadata_clusters
+        if last - first < len(taken):
+            hit = any(cluster in taken for cluster in range(first, last + 1))
+        else:
+            hit = any(first <= cluster <= last for cluster in taken)
+        if hit:
+            raise self.corruption(
+                f"Preventing invalid write on metadata (overlaps with {self._what_is_at(first, last)})",
+                offset=offset,
+                field="host offset",
+                value=hex(offset),
+            )
+
+    def _what_is_at(self, first: int, last: int) -> str:
+        """The name of the metadata in clusters first..last, in the order in which the checks are made."""
+        shift, header = self.cluster_bits, self.header
+
+        def inside(offset: int, length: int) -> bool:
+            return bool(length) and offset >> shift <= last and (offset + length - 1) >> shift >= first
+
+        if first == 0:
+            return "qcow2_header"
+        if inside(header.l1_table_offset, header.l1_size * 8):
+            return "active L1 table"
+        if any(entry and first <= (entry & L1_OFFSET_MASK) >> shift <= last for entry in self.l1):
+            return "active L2 table"
+        if inside(self.refcounts.table_offset, self.refcounts.table_clusters << shift):
+            return "refcount table"
+        if any(entry and first <= (entry & OFFSET_MASK) >> shift <= last for entry in self.refcounts.table):
+            return "refcount block"
+        if header.nb_snapshots and first <= header.snapshots_offset >> shift <= last:
+            return "snapshot table"
+        return "inactive L1 table"
+
+    def forget_tables(self) -> None:
+        """Drop every cached table: a rebuild has put others in their place."""
+        self.l2.clear()
+        self.l2_dirty = 0
+        self.l1_dirty.clear()
+        self._refcounts = None
+        self.metadata_clusters.clear()
+        self.packed_end = 0
+
+    # -- headers --------------------------------------------------------------------------------------------------
+
+    def write_header_fixed(self) -> None:
+        """Write the fixed header fields: one write inside the first sector."""
+        header = self.header
+        if self._refcounts is not None:
+            header.refcount_table_offset = self._refcounts.table_offset
+            header.refcount_table_clusters = self._refcounts.table_clusters
+        fixed = header.encode_fixed()
+        self.file.write(0, fixed[:512])
+
+    def rewrite_header(self) -> None:
+        """Write the whole header after a change of extensions or backing name.
+
+        The backing name moves beside the old one where there is room, so that the old header stays whole until the
+        first sector, written last, switches to the new one.
+        """
+        with self.lock:
+            stored = self.file.read(0, min(20, self.file.size))
+            old_offset = int.from_bytes(stored[8:16], "big")
+            old_length = int.from_bytes(stored[16:20], "big")
+            new = self.header.encode(old_offset, old_offset + old_length)
+            if len(new) > 512:
+                end = self.header.backing_file_offset or len(new)
+                name = len(new) - end
+                # the gap between extensions and name may hold the old name: leave it
+                body_end = min(end, max(512, len(new[:end].rstrip(b"\0")) + 8))
+                if body_end > 512:
+                    self.file.write(512, new[512:body_end])
+                if name:
+                    self.file.write(max(end, 512), new[max(end, 512) :])
+                self.file.flush()
+            self.file.write(0, new[:512])
+            self.file.flush()
+
+    # -- L2 tables for writing ------------------------------------------------------------------------------------
+
+    def l2_for_write(self, index: int) -> L2Table:
+        """The L2 table of L1 entry ``index``, owned by the active L1 alone; made or copied when it is not."""
+        entry = self.l1[index]
+        if entry & COPIED:
+            table = self.l2_table(index)
+            assert table is not None
+            return table
+        old = entry & L1_OFFSET_MASK
+        if old:
+            shared = self.l2_table(index)
+            assert shared is not None
+            entries = shared.entries[:]
+        else:
+            entries = array("Q", bytes(self.cluster_size))
+        cluster, _ = self.refcounts.allocate(1)
+        table = L2Table(cluster << self.cluster_bits, entries, False)
+        if len(self.l2) >= self.l2_keep:
+            self.evict_l2()
+        self.l2[index] = table
+        self.metadata_clusters.add(cluster)
+        self.l1[index] = table.offset | COPIED
+        self.l1_dirty.add(index)
+        self.touch(table)
+        if old:
+            self.refcounts.release(old >> self.cluster_bits)
+        return table
+
+    def touch(self, table: L2Table) -> None:
+        if not table.dirty:
+            table.dirty = True
+            self.l2_dirty += 1
+
+    def _free_entry(self, entry: int, keep: int = -1, *, discard: bool = False) -> None:
+        """Drop an L2 entry's reference to its host clusters, unless it is to cluster ``keep``."""
+        if entry & COMPRESSED_FLAG:
+            offset, length = self.compressed_location(entry)
+            first = offset >> self.cluster_bits
+            last = (offset + length - 1) >> self.cluster_bits
+            self.refcounts.release(first, last - first + 1, discard=discard)
+            return
+        host = entry & OFFSET_MASK
+        if self.has_data_file:
+            if discard and not self.data_file_raw and (host or entry & COPIED):
+                self.data.discard(host, min(self.cluster_size, max(0, self.data.size - host)))
+            return
+        if not host or host == keep:
+            return
+        if host & (self.cluster_size - 1):
+            raise self.corruption(f"Cannot free unaligned cluster {host:#x}", field="l2 entry", value=hex(entry))
+        self.refcounts.release(host >> self.cluster_bits, 1, discard=discard)
+
+    def clusters_freed(self, first: int, count: int) -> None:
+        """Host clusters lost their last reference: they are neither metadata nor a place for compressed data now."""
+        if self.metadata_clusters:
+            self.metadata_clusters.difference_update(range(first, first + count))
+        if first <= self.packed_end >> self.cluster_bits < first + count:
+            self.packed_end = 0
+
+    # -- commit ---------------------------------------------------------------------------------------------------
+
+    def is_dirty(self) -> bool:
+        refcounts = self._refcounts
+        return bool(self.l2_dirty or self.l1_dirty or self.l1_moved) or (
+            refcounts is not None and (refcounts.is_dirty() or bool(refcounts.pending))
+        )
+
+    def commit(self) -> None:
+        """Write all changed metadata, in the order described at the top; durable up to the last decrements."""
+        with self.lock:
+            if not self.is_dirty():
+                return
+            file, refcounts = self.file, self.refcounts
+            self.data.flush()
+            if self.has_data_file:
+                file.flush()
+            if refcounts.write_blocks():
+                file.flush()
+            if refcounts.write_table():
+                file.flush()
+            if refcounts.table_moved:
+                self.write_header_fixed()
+                refcounts.table_moved = False
+                file.flush()
+            wrote = False
+            if self.l2_dirty:
+                for table in sorted((t for t in self.l2.values() if t.dirty), key=lambda t: t.offset):
+                    self.write_table(table.offset, table.entries)
+                    table.dirty = False
+                self.l2_dirty = 0
+                wrote = True
+            if self.l1_dirty:
+                if wrote:
+                    file.flush()
+                self.write_table_entries(self.header.l1_table_offset, self.l1, self.l1_dirty)
+                self.l1_dirty.clear()
+                wrote = True
+            if refcounts.pending:
+                if wrote:
+                    file.flush()
+                holes = refcounts.apply_pending()
+                refcounts.write_blocks()
+                for first, count in holes:
+                    file.discard(first << self.cluster_bits, count << self.cluster_bits)
