@@ -25,12 +25,14 @@ _UNENDED = "Detected format of "
 #: how the hints begin that the C tool prints too
 HINTS = (
     _UNENDED,
+    "Could not open backing image.",
     "Identifiers consist of letters",
     "Is another process using the image [",
     "Optional suffix k, M, G, T, P or E means",
     "This option is only supported for image creation",
     "To replay the log, run:",
     "Try --skip-broken-bitmaps",
+    "You can force-remove this extra metadata with qemu-img check -r all",
 )
 
 
