@@ -112,7 +112,8 @@ def convert(
                 reads_zero=target_is_zero or (create and fresh_reads_zero(node)),
                 backed=backing is not None,
                 backing_size=_backed(node, total),
-                compress=compress and node.supports_compressed,
+                compress=compress,
+                fine=values is not None and values.get("preallocation", "off") != "off",
                 offload=offload,
                 share=share and not compress and not offload and not salvage,
                 salvage=salvage,
@@ -231,7 +232,7 @@ def _check_existing(node: Node, total: int, zero: bool, compress: bool) -> None:
         raise UsageError("Cannot use --target-is-zero when the destination image has a backing file")
     if node.size < total:
         raise UsageError("output file is smaller than input file", path=node.filename, value=node.size, limit=total)
-    if compress and not node.supports_compressed:
+    if compress and not _can_compress(node.driver):
         raise UnsupportedError("Compression not supported for this file format", layer=node.driver)
 
 

@@ -14,7 +14,7 @@ import os
 import struct
 
 from ..block.node import COMPRESSED, DATA, ENCRYPTED
-from ..errors import CowshedError, HostError, NoSpaceError, error_number, strerror
+from ..errors import CowshedError, HostError, NoSpaceError, UnsupportedError, error_number, strerror
 from ..progress import QUIET
 from .plan import BLOCK, CLEAR, COPY, SECTOR, bridged, jobs, pieces, whole_grains
 from .sparse import is_zero, power_below, split
@@ -71,11 +71,11 @@ class Copier:
             self.grain = cluster if policy.sparse else 0
         elif policy.sparse:
             self.grain = power_below(max(policy.sparse, SECTOR))
-            if policy.reads_zero and unit > self.grain:
+            if not policy.fine:
                 # leaving out part of a cluster saves nothing
-                self.grain = unit
+                self.grain = max(self.grain, unit)
         #: jobs begin and end at multiples of this where they can
-        self.align = cluster if policy.compress else unit if policy.reads_zero and unit > 1 else 1
+        self.align = cluster if policy.compress else unit if not policy.fine else 1
         whole = max(self.align, cluster)
         self.chunk = max(HEAVY_CHUNK if policy.compress else CHUNK, whole)
         self.heavy_chunk = max(HEAVY_CHUNK, whole)
@@ -85,6 +85,9 @@ class Copier:
         self._offload = policy.offload
         self._clock = 0.0
         self._owed = 0
+        # qcow2 with a data file: there is no place for compressed clusters
+        self._refuse = policy.compress and not target.supports_compressed and "data-file" in target.children
+        policy.compress = policy.compress and target.supports_compressed
 
     def run(self) -> None:
         """Do it. Raises HostError or NoSpaceError naming the byte at which reading or writing failed."""
@@ -129,7 +132,14 @@ class Copier:
         if (self._share or self._offload) and all(piece.kind == DATA for piece in job.pieces):
             return None
         view = buffer[: job.end - job.start]
-        self._fill(job, view)
+        try:
+            self._fill(job, view)
+        except _UnreadableError as error:
+            # what lies before is stored all the same
+            whole = self.target.cluster_size if self.policy.compress else 1
+            job.cut(error.at // whole * whole)
+            job.failure = error.at, error.reason
+            view = view[: job.end - job.start]
         return self._packed(job, view) if self.policy.compress else view
 
     def _fill(self, job: Job, view: memoryview) -> None:
@@ -163,7 +173,7 @@ class Copier:
                 read(piece.host_offset + offset - piece.offset, part)
             except CowshedError as failure:
                 if not self.policy.salvage:
-                    raise self.failed("reading", offset, failure) from failure
+                    raise _UnreadableError(offset, failure) from failure
                 if self.warn is not None:
                     self.warn(f"error while reading offset {offset}: {strerror(error_number(failure))}")
                 part[:] = bytes(len(part))
@@ -193,8 +203,10 @@ class Copier:
     # -- second half: write. One thread at a time --------------------------------------------------------------------
 
     def store(self, job: Job, prepared: Any) -> None:
-        """Write what `prepare` made."""
+        """Write what `prepare` made. Raises what went wrong in either half."""
         try:
+            if self._refuse and job.verb == COPY:
+                raise UnsupportedError(strerror(errno.ENOTSUP), path=self.target.filename, layer=self.target.driver)
             if job.verb == CLEAR:
                 self.target.write_zeroes(job.start, job.end - job.start, True)
             elif prepared is None:
@@ -207,6 +219,8 @@ class Copier:
             raise self.failed("writing", job.start, error) from error
         if self.progress.listener is not None:
             self._tell(job.end)
+        if job.failure is not None:
+            raise self.failed("reading", job.failure[0], job.failure[1]) from job.failure[1]
 
     def _store_plain(self, start: int, view: memoryview) -> None:
         target = self.target
@@ -253,9 +267,14 @@ class Copier:
             part = view[: piece.length]
             assert piece.node is not None
             try:
-                piece.node.read_into(piece.host_offset, part)
-            except CowshedError as error:
-                self._unreadable(piece, part, error)
+                try:
+                    piece.node.read_into(piece.host_offset, part)
+                except CowshedError as error:
+                    self._unreadable(piece, part, error)
+            except _UnreadableError as error:
+                job.failure = error.at, error.reason
+                job.cut(error.at)
+                return
             self._store_plain(piece.offset, part)
 
     def _kernel(self, piece: Piece, move: Callable[[int, int, int, int, int], None]) -> bool:
@@ -294,13 +313,13 @@ class Copier:
         found = pieces(self.parts, self.policy)
         self._marks = self._milestones()
         self._mark = next(self._marks, None)
-        return sum(piece.length for piece in found if piece.verb in (COPY, CLEAR))
+        return sum(piece.length for piece in found if piece.verb == COPY)
 
     def _milestones(self) -> Iterator[tuple[int, int]]:
         """Where progress is told, (offset in the target, bytes done): at the steps in which the tools move data."""
         done = 0
         for piece in pieces(self.parts, self.policy):
-            if piece.verb not in (COPY, CLEAR):
+            if piece.verb != COPY:
                 continue
             packed = piece.kind in (COMPRESSED, ENCRYPTED) and piece.node is not None
             step = piece.node.cluster_size if packed and piece.node is not None else REPORT
@@ -345,6 +364,15 @@ class Copier:
         if wait > 0:
             sleep(wait)
         self._owed += length
+
+
+class _UnreadableError(Exception):
+    """The source can't be read at ``at`` (bytes of the target)."""
+
+    def __init__(self, at: int, reason: CowshedError) -> None:
+        super().__init__(at, reason)
+        self.at = at
+        self.reason = reason
 
 
 def _chained(first: Job, rest: Iterator[Job]) -> Iterator[Job]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from ..block.node import Node
+    from ..errors import CowshedError
 
 SECTOR = 512
 BLOCK = 4096
@@ -77,10 +78,10 @@ class Piece:
 class Job:
     """A range of the target, [start, end), that is dealt with as one: COPY from ``pieces``, or CLEAR.
 
-    ``heavy``: reading it takes processor time.
+    ``heavy``: reading it takes processor time. ``failure``: (offset, error) where its source could not be read.
     """
 
-    __slots__ = ("end", "heavy", "pieces", "start", "verb")
+    __slots__ = ("end", "failure", "heavy", "pieces", "start", "verb")
 
     def __init__(self, verb: int, start: int, end: int) -> None:
         self.verb = verb
@@ -88,6 +89,12 @@ class Job:
         self.end = end
         self.pieces: list[Piece] = []
         self.heavy = False
+        self.failure: tuple[int, CowshedError] | None = None
+
+    def cut(self, end: int) -> None:
+        """Forget what lies from ``end`` on."""
+        self.end = max(self.start, end)
+        self.pieces = [piece for piece in self.pieces if piece.offset < end]
 
 
 class Policy:
@@ -98,7 +105,8 @@ class Policy:
     file of ``backing_size`` bytes, so that only what the sources' own layer holds is copied. ``compress``: write
     compressed clusters. ``offload``: let the kernel copy between files. ``share``: let the file system share the
     blocks of the source's file with the target's where it can. ``salvage``: unreadable sectors become zeroes.
-    ``ordered``: the target is written front to back. ``threads``: at most so many. ``rate``: bytes a second, 0 for
+    ``fine``: clusters of the target are in place, so that zeroes are left out within them too. ``ordered``: the target
+    is written front to back. ``threads``: at most so many. ``rate``: bytes a second, 0 for
     no limit.
     """
 
@@ -106,6 +114,7 @@ class Policy:
         "backed",
         "backing_size",
         "compress",
+        "fine",
         "offload",
         "ordered",
         "rate",
@@ -124,6 +133,7 @@ class Policy:
         backed: bool = False,
         backing_size: int = 0,
         compress: bool = False,
+        fine: bool = False,
         offload: bool = False,
         share: bool = False,
         salvage: bool = False,
@@ -136,6 +146,7 @@ class Policy:
         self.backed = backed
         self.backing_size = backing_size
         self.compress = compress
+        self.fine = fine
         self.offload = offload
         self.share = share
         self.salvage = salvage

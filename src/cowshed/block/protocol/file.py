@@ -381,6 +381,12 @@ class FileNode(Node):
                     "Preallocation can't be used for shrinking files", path=self.path, errno=errno.ENOTSUP
                 )
             self._set_length(size)
+            if not old and size:
+                # a file without any block can't be asked which alignment it wants, and takes 4 KiB with QEMU too
+                try:
+                    self.write(0, bytes(4096 if size >= 4096 else 512))
+                except HostError:
+                    pass  # the length is what was asked for
             return
         try:
             if preallocation == "falloc":
