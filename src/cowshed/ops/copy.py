@@ -220,6 +220,8 @@ class Copier:
         if self.progress.listener is not None:
             self._tell(job.end)
         if job.failure is not None:
+            if self._mark is not None:  # the step that failed counts as done
+                self._tell(self._mark[0])
             raise self.failed("reading", job.failure[0], job.failure[1]) from job.failure[1]
 
     def _store_plain(self, start: int, view: memoryview) -> None:

@@ -381,12 +381,8 @@ class FileNode(Node):
                     "Preallocation can't be used for shrinking files", path=self.path, errno=errno.ENOTSUP
                 )
             self._set_length(size)
-            if not old and size:
-                # a file without any block can't be asked which alignment it wants, and takes 4 KiB with QEMU too
-                try:
-                    self.write(0, bytes(4096 if size >= 4096 else 512))
-                except HostError:
-                    pass  # the length is what was asked for
+            if not old:
+                self._first_block(size)
             return
         try:
             if preallocation == "falloc":
@@ -397,6 +393,8 @@ class FileNode(Node):
                 except OSError as error:
                     raise host_error(error, "Could not preallocate new data", self.path) from error
                 self.size = size
+                if not old:
+                    self._first_block(size)
             elif preallocation == "full":
                 self._set_length(size)
                 zeroes = memoryview(bytes(1 << 20))
@@ -418,6 +416,16 @@ class FileNode(Node):
             os.ftruncate(self.fd, old)
             self.size = old
             raise
+
+    def _first_block(self, size: int) -> None:
+        """Write the first zeroes: a file without any data can't be asked which alignment its file system wants.
+
+        QEMU does so too, and ``info`` shows the 4 KiB.
+        """
+        try:
+            self.write(0, bytes(min(size, 4096 if size >= 4096 else 512)))
+        except HostError:
+            pass  # the length is what was asked for
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
