@@ -21,7 +21,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 #: every public name; a change here is a change for everybody who uses the package
 VERBS = """
-amend bitmap bitmap_list check commit compare convert create info map open parse_image_opts rebase
+amend bitmap bitmap_list check commit compare convert create info map measure open parse_image_opts rebase
 register_driver resize snapshot_apply snapshot_create snapshot_delete snapshot_list
 """.split()  # noqa: SIM905
 THINGS = """

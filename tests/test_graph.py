@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import judges
 from cowshed.block import registry
@@ -549,6 +551,43 @@ def test_nothing_stays_open_after_an_error(place: Path, monkeypatch: pytest.Monk
         except CowshedError:
             pass
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+KEYS = st.sampled_from(
+    """driver file filename backing data-file offset size node-name read-only cache aio file.driver file.filename
+    file.file.filename backing.driver backing.file.filename file.file lazy-refcounts locking overlap-check cache-size
+    discard a . file.""".split()  # noqa: SIM905
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
+    | st.sampled_from(["a.qcow2", "a.raw", "e/ov2.qcow2", "raw", "qcow2", "file", "host_device", "/dev/zero", "d"])
+    | st.sampled_from(["on", "", "json:{}", "nbd:x", "a\0b", "\udcff", "512", "1k"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(ref=st.dictionaries(KEYS, VALUES, max_size=6), writable=st.booleans())
+def test_any_options_open_or_are_refused(ref: dict[str, Any], writable: bool, place: Path) -> None:
+    here = os.getcwd()
+    os.chdir(place)
+    try:
+        open_image(ref, no_io=not writable, trust="all").close()
+        open_image("json:" + json.dumps(ref), trust="local").close()
+    except CowshedError as error:
+        assert str(error)
+    finally:
+        os.chdir(here)
+
+
+@settings(max_examples=150)
+@given(text=st.text(max_size=30) | st.text('{}[]:,"\'\\\\ue0109.-+tfn ', max_size=30))
+def test_any_json_is_read_or_refused(text: str) -> None:
+    try:
+        parse_json(text)
+    except OptionError as error:
+        assert str(error)
 
 
 # -- recognising ------------------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .ops.info import ImageInfo, info
     from .ops.map import MapEntry
     from .ops.map import map_image as map
+    from .ops.measure import measure
     from .ops.rebase import rebase
     from .ops.resize import resize
     from .ops.snapshot import snapshot_apply, snapshot_create, snapshot_delete, snapshot_list
@@ -72,6 +73,7 @@ _HOMES = {
     "create": "ops.create",
     "info": "ops.info",
     "map": "ops.map:map_image",
+    "measure": "ops.measure",
     "open": "block.graph:open_image",
     "parse_image_opts": "block.filename",
     "rebase": "ops.rebase",
@@ -167,6 +169,7 @@ __all__ = [
     "create",
     "info",
     "map",
+    "measure",
     "open",
     "parse_image_opts",
     "rebase",

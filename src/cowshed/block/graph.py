@@ -81,8 +81,11 @@ def open_image(
     'LABEL': REASON`` (the reason's own error is its ``__cause__``), and UsageError when the arguments contradict each
     other.
     """
+    from .protocol.file import CACHE_MODES
     from .trust import check_policy
 
+    if cache not in CACHE_MODES:
+        raise UsageError(f"Invalid cache option: {cache}", field="cache", value=cache, limit=", ".join(CACHE_MODES))
     flags = OpenFlags(
         writable=writable,
         backing=backing,
@@ -289,7 +292,7 @@ def find_protocol(name: str, *, prefixes: bool = True) -> Driver:
 
 def _load(row: Driver) -> Any:
     if not row.open:
-        raise UnsupportedError(f"Driver '{row.name}' is not supported", layer=row.name)
+        raise UnsupportedError(f"Driver '{row.name}' is not supported by this version of cowshed", layer=row.name)
     return registry.load(row.open)
 
 
