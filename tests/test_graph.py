@@ -911,6 +911,26 @@ def test_reopening_the_base_for_writing(fmt: str, tmp_path: Path, disk: Callable
     open_image(base, writable=True).close()
 
 
+def test_reopening_takes_the_data_file_along(tmp_path: Path) -> None:
+    create_image(tmp_path / "base.qcow2", "qcow2", {"data_file": tmp_path / "data"}, size=1 << 20)
+    create_image(tmp_path / "top.qcow2", "qcow2", backing="base.qcow2", backing_fmt="qcow2")
+    before = set(os.listdir("/proc/self/fd"))
+    with open_image(tmp_path / "top.qcow2", writable=True) as node:
+        assert node.backing is not None
+        # somebody holds the data file: all is as it was
+        with open_image(tmp_path / "data", fmt="raw", exclusive=True):
+            with pytest.raises(LockError):
+                reopen(node.backing, writable=True, parent=node)
+            assert node.backing.read_only and node.backing.children["data-file"].read_only
+            assert node.read(0, 4) == bytes(4)
+        fresh = reopen(node.backing, writable=True, parent=node)
+        fresh.write(0, b"data")
+        assert node.read(0, 4) == b"data"
+    assert (tmp_path / "data").read_bytes()[:4] == b"data"
+    assert set(os.listdir("/proc/self/fd")) == before
+    judges.qemu_img("check", str(tmp_path / "base.qcow2"))
+
+
 def test_reopening_fails_where_the_base_is_used(tmp_path: Path, disk: Callable[[str], Path]) -> None:
     base = disk("qcow2")
     top = tmp_path / "top.qcow2"
