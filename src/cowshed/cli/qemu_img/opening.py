@@ -50,7 +50,7 @@ def warner(out: Output) -> Callable[[str], None]:
     """Prints what an operation warns of."""
 
     def warn(text: str) -> None:
-        if text.startswith("WARNING"):
+        if text.startswith(("WARNING", "qcow2: ")):
             out.raw(text + "\n")
         else:
             out.warning(text)

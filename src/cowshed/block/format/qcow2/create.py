@@ -220,8 +220,7 @@ def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Q
         values = array("B", counts) if bits <= 8 else array({16: "H", 32: "I", 64: "Q"}[bits], list(counts))
         file.write((first_block + number) << layout.cluster_bits, encode_block(values, bits))
     # the file reaches to the end of the L1 table's last entry
-    l1_bytes = max(l1_size * 8, 1)
-    file.resize(h.l1_table_offset + l1_bytes if l1_size else h.l1_table_offset)
+    file.write(h.l1_table_offset, bytes(l1_size * 8))
     file.write(0, h.encode().ljust(cluster_size, b"\0"))
     image.l1 = array("Q", bytes(l1_size * 8))
     return image

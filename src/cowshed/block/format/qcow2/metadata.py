@@ -78,12 +78,10 @@ class Qcow2Metadata(Qcow2Map):
         """Mark the image corrupt (when it is open for writing) and give the error to raise."""
         if self.read_only or self.header.version < 3:
             return super().corruption(text, **facts)
-        message = f"Marking image as corrupt: {text}; further corruption events will be suppressed"
-        error = hd.corrupt(self.filename, "Input/output error", **facts)
+        error = hd.corrupt(self.filename, "Input/output error", hint=text, **facts)
         if not self.signalled_corruption:
             self.signalled_corruption = True
-            error.hint = None
-            error.notes = f"qcow2: {message}"  # type: ignore[attr-defined]
+            self.warn(f"qcow2: Marking image as corrupt: {text}; further corruption events will be suppressed")
             self.header.incompatible_features |= hd.INCOMPAT_CORRUPT
             self.write_header_fixed()
             self.file.flush()

@@ -16,7 +16,7 @@ from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, L2Table, runs, runs_of_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ....progress import Progress
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SWAP = sys.byteorder == "little"
 
+#: no file is longer than this
+MAX_OFFSET = 0x7FFFFFFFC0000000
 #: bytes of clean L2 tables kept in memory
 CACHE_BYTES = 32 << 20
 #: requests that cover this many L2 tables walk them without caching, vectorised
@@ -57,7 +59,7 @@ class Qcow2Map(Node):
         self.sub_bits = self.cluster_bits - 5 if self.extended else self.cluster_bits
         self.zero_align = 1 << self.sub_bits
         self.max_clusters = 1 << (56 - self.cluster_bits)
-        self.size = header.size
+        self.size = header.size // 512 * 512  # guests see whole sectors
         self.has_data_file = bool(header.incompatible_features & hd.INCOMPAT_DATA_FILE)
         self.data_file_raw = self.has_data_file and bool(header.autoclear_features & hd.AUTOCLEAR_DATA_FILE_RAW)
         self.l1: array[int] = array("Q")
@@ -68,6 +70,8 @@ class Qcow2Map(Node):
         self._codec: Codec | None = None
         self._sparse: bool | None = None
         self.signalled_corruption = False
+        #: hears of corruption, in the words that people look for
+        self.warn: Callable[[str], None] = _silent
 
     @property
     def data(self) -> Node:
@@ -116,7 +120,7 @@ class Qcow2Map(Node):
         offset = self.l1[index] & L1_OFFSET_MASK if index < len(self.l1) else 0
         if offset & (self.cluster_size - 1):
             raise self.corruption(
-                f"L2 table offset {offset:#x} unaligned (L1 index: {index:#x})",
+                f"L2 table offset {offset:#x} unaligned (L1 index: {hd.c_hex(index)})",
                 field=f"l1_table[{index}]",
                 value=hex(offset),
             )
@@ -146,9 +150,11 @@ class Qcow2Map(Node):
             del self.l2[index]
 
     def corruption(self, text: str, **facts: Any) -> CorruptError:
-        """The error for metadata that contradicts itself (the write side also marks the image)."""
-        text = f"Image is corrupt: {text}; further non-fatal corruption events will be suppressed"
-        return hd.corrupt(self.filename, text, **facts)
+        """The error for metadata that contradicts itself; says so once (the write side also marks the image)."""
+        if not self.signalled_corruption:
+            self.signalled_corruption = True
+            self.warn(f"qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed")
+        return hd.corrupt(self.filename, "Input/output error", hint=text, **facts)
 
     # -- mapping --------------------------------------------------------------------------------------------------
 
@@ -201,6 +207,12 @@ class Qcow2Map(Node):
                     raise self._unaligned(host, index, first + at, kind)
             else:
                 node = None
+            if kind == ZERO and self.header.version < 3:
+                raise self.corruption(
+                    f"Zero cluster entry found in pre-v3 image (L2 offset: {self.l2_offset(index):#x}, "
+                    f"L2 index: {hd.c_hex(first + at)})",
+                    field=f"l2_table[{first + at}]",
+                )
             if low < offset:
                 if host >= 0:
                     host += offset - low
@@ -253,9 +265,9 @@ class Qcow2Map(Node):
                 yield Extent(low, high - low, kind, node, host, 0, self)
 
     def _unaligned(self, host: int, l1_index: int, l2_index: int, kind: int) -> CorruptError:
-        what = "Preallocated zero cluster offset" if kind == ZERO else "Cluster allocation offset"
         return self.corruption(
-            f"{what} {host:#x} unaligned (L2 offset: {self.l1[l1_index] & L1_OFFSET_MASK:#x}, L2 index: {l2_index:#x})",
+            f"Cluster allocation offset {host:#x} unaligned (L2 offset: {self.l1[l1_index] & L1_OFFSET_MASK:#x}, "
+            f"L2 index: {hd.c_hex(l2_index)})",
             field=f"l2_table[{l2_index}]",
             value=hex(host),
             limit=f"a multiple of {self.cluster_size}",
@@ -429,9 +441,9 @@ class Qcow2Map(Node):
                 ]
             data["corrupt"] = bool(header.incompatible_features & hd.INCOMPAT_CORRUPT)
             data["extended-l2"] = self.extended
+            if header.data_file is not None:
+                data["data-file"] = header.data_file
             if self.has_data_file:
-                if header.data_file is not None:
-                    data["data-file"] = header.data_file
                 data["data-file-raw"] = self.data_file_raw
         if header.crypt_method:
             data["encrypt"] = {"format": "aes" if header.crypt_method == 1 else "luks"}
@@ -447,10 +459,20 @@ class Qcow2Map(Node):
 
     def load_l1(self) -> None:
         """Read the active L1 table. Raises HostError."""
+        header = self.header
+        if header.l1_table_offset + header.l1_size * 8 > MAX_OFFSET:
+            raise hd.corrupt(
+                self.filename, "Could not read L1 table: Input/output error", field="l1_table_offset",
+                value=hex(header.l1_table_offset), limit=hex(MAX_OFFSET), offset=40,
+            )  # fmt: skip
         try:
             self.l1 = self.read_table(self.header.l1_table_offset, self.header.l1_size)
         except CowshedError as error:
             raise hd.corrupt(self.filename, "Could not read L1 table", offset=self.header.l1_table_offset) from error
+
+
+def _silent(text: str) -> None:
+    """Nobody listens."""
 
 
 def is_allocated(entry: int, data_file: bool) -> bool:

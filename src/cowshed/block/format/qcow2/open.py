@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....errors import CowshedError, HostError, OptionError
+from ....errors import CowshedError, FormatError, HostError, OptionError, UnsupportedError
 from . import header as hd
 from .node import Qcow2Map
 
@@ -31,7 +31,10 @@ def open_qcow2(file: Node, options: dict[str, Any], context: Any) -> Node:
         image = Qcow2Node(file, header, read_only=False)
     else:
         image = Qcow2Map(file, header, read_only=True)
+    image.warn = flags.warn
     try:
+        if header.crypt_method:
+            _refuse_encrypted(header, file.filename, options, flags.no_io)
         name = header.data_file if image.has_data_file else None
         data_file = context.open_data_file(name, image)
         if data_file is not None:
@@ -42,7 +45,16 @@ def open_qcow2(file: Node, options: dict[str, Any], context: Any) -> Node:
                 path=file.filename, layer="qcow2 header", field="data file name",
                 hint="give the file's name with the option data-file.filename",
             )  # fmt: skip
+        if header.autoclear_features & hd.AUTOCLEAR_DATA_FILE_RAW and not image.has_data_file and not flags.no_io:
+            raise FormatError(
+                "data-file-raw requires a data file",
+                path=file.filename, layer="qcow2 header", field="autoclear_features", offset=88,
+                value=hex(header.autoclear_features),
+            )  # fmt: skip
         image.load_l1()
+        if not flags.check:
+            image.snapshots()  # an unreadable table must be noticed before anything is changed beside it
+        image.bitmaps()
         context.open_backing(header.backing_file, header.backing_format, image)
         if writable and not flags.check:
             _make_ready(image)
@@ -52,6 +64,27 @@ def open_qcow2(file: Node, options: dict[str, Any], context: Any) -> Node:
                 child.close()
         raise
     return image
+
+
+def _refuse_encrypted(header: hd.Header, path: str, options: dict[str, Any], no_io: bool) -> None:
+    """Without its key an encrypted image has no data, only facts."""
+    if header.crypt_method == 2 and header.extension(hd.EXT_CRYPTO) is None:
+        raise FormatError(
+            "Missing CRYPTO header for crypt method 2", path=path, layer="qcow2 header", field="crypt_method"
+        )
+    if no_io:
+        return
+    if not options.get("encrypt.key-secret"):
+        raise OptionError(
+            "Parameter 'encrypt.key-secret' is required for cipher",
+            path=path,
+            layer="qcow2",
+            field="encrypt.key-secret",
+        )
+    raise UnsupportedError(
+        "Encrypted images cannot be read yet", path=path, layer="qcow2 header", field="crypt_method", offset=32,
+        value=header.crypt_method,
+    )  # fmt: skip
 
 
 def _make_ready(image: Any) -> None:

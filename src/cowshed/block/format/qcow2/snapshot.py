@@ -85,9 +85,11 @@ def _load(image: Qcow2Map) -> tuple[list[Record], int]:
         record.date_sec, record.date_nsec, record.vm_clock_nsec = sec, nsec, clock
         record.vm_state_size = state
         if extra_size > MAX_EXTRA:
-            raise bad(
+            error = bad(
                 f"Too much extra metadata in snapshot table entry {number}", "extra_data_size", extra_size, MAX_EXTRA
             )
+            error.hint = "You can force-remove this extra metadata with qemu-img check -r all\n"
+            raise error
         extra = get(extra_size)
         record.short_extra = extra_size
         record.vm_state_size = struct.unpack_from(">Q", extra)[0] if extra_size >= 8 else state
@@ -96,8 +98,9 @@ def _load(image: Qcow2Map) -> tuple[list[Record], int]:
             icount = struct.unpack_from(">Q", extra, 16)[0]
             record.icount = None if icount == (1 << 64) - 1 else icount
         record.extra_tail = extra[24:]
-        record.id = get(id_size).decode("utf-8", "surrogateescape")
-        record.name = get(name_size).decode("utf-8", "surrogateescape")
+        # names are C strings to everybody who prints them
+        record.id = get(id_size).split(b"\0")[0].decode("utf-8", "surrogateescape")
+        record.name = get(name_size).split(b"\0")[0].decode("utf-8", "surrogateescape")
         if offset - start > hd.MAX_SNAPSHOT_TABLE_BYTES:
             raise bad("Snapshot table is too big", "snapshot table", offset - start, hd.MAX_SNAPSHOT_TABLE_BYTES)
         records.append(record)
