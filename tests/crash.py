@@ -158,12 +158,17 @@ class Run:
         self.folder = folder
         self.log = Log(1 << 30)
         self.before: dict[str, bytes] = {}
+        #: recorded files that are no images of their own
+        self.parts: set[str] = set()
         self.guests: list[Guest] = []
 
-    def record(self, *names: str) -> None:
+    def record(self, *names: str, part: bool = False) -> None:
+        """``part``: files that belong to an image, and are not to be checked by themselves."""
         for name in names:
             path = self.folder / name
             self.before[name] = path.read_bytes() if path.exists() else b""
+            if part:
+                self.parts.add(name)
 
     def guest(self, name: str, fmt: str, content: bytes) -> Guest:
         """Follow the disk of image ``name``, which holds ``content``."""
@@ -466,6 +471,12 @@ class Judge:
         shutil.rmtree(self.folder)
 
     def judge(self) -> Verdicts:
+        """Judge the states of the log up to the budget, or to the first few faults."""
+        # names that images give of their data files are relative to the working directory
+        with contextlib.chdir(self.folder):
+            return self._judge()
+
+    def _judge(self) -> Verdicts:
         run = self.run
         events = run.log.events
         disks = {name: Disk(self.folder / name, content) for name, content in run.before.items()}
@@ -533,10 +544,12 @@ class Judge:
         faults: list[str] = []
         jobs = []
         for name in self.run.before:
+            if name in self.run.parts:
+                continue
             path = self.folder / name
             if self._dirty(path):
                 path = self._recovered(path)
-            jobs.append((path, _start("check", "-U" if path.parent == self.folder else "-q", "-f", self.fmt, path)))
+            jobs.append((path, _start(path.parent, "check", "-U", "-f", self.fmt, path)))
         contents = []
         try:
             for guest, wanted in zip(self.run.guests, expected, strict=True):
@@ -553,7 +566,7 @@ class Judge:
             verdicts.read += 1
             for guest, content in zip(self.run.guests, contents, strict=True):
                 self._second_opinion(guest, content, faults)
-            if len(self.run.before) == 1:
+            if len(self.run.before) - len(self.run.parts) == 1:
                 self._live_on(faults)
         for fault in faults:
             verdicts.faults.append(f"{state}: {fault}")
@@ -571,7 +584,7 @@ class Judge:
         for item in self.folder.iterdir():
             if item.is_file():
                 shutil.copy(item, folder / item.name)
-        judges.run("qemu-io", "-f", self.fmt, "-c", "flush", folder / path.name, ok=(0, 1))
+        judges.run("qemu-io", "-f", self.fmt, "-c", "flush", folder / path.name, ok=(0, 1), cwd=folder)
         return folder / path.name
 
     def _read(self, path: Path, guest: Guest, wanted: Expected, faults: list[str]) -> bytes:
@@ -625,7 +638,7 @@ class Judge:
             if guest.path.name not in self.run.before:
                 continue
             try:
-                with open_image(str(path), fmt=guest.fmt, writable=True) as node:
+                with contextlib.chdir(folder), open_image(str(path), fmt=guest.fmt, writable=True) as node:
                     data = bytes([0xE5]) * min(3 * max(node.cluster_size, SECTOR), node.size)
                     for offset in (0, (node.size - len(data)) // SECTOR * SECTOR // 2):
                         node.write(offset, data)
@@ -635,15 +648,15 @@ class Judge:
             except CowshedError as error:
                 faults.append(f"{path.name}: not writable after the cut: {error}")
                 continue
-            done = judges.run("qemu-img", "check", "-f", guest.fmt, path, ok=range(256))
+            done = judges.run("qemu-img", "check", "-f", guest.fmt, path, ok=range(256), cwd=folder)
             if done.returncode not in (0, 3):
                 faults.append(f"after the cut and new writes: qemu-img check {path.name}: {done.stdout[:400]}")
             if done.returncode == 3:
-                judges.run("qemu-img", "check", "-q", "-r", "leaks", "-f", guest.fmt, path)
+                judges.run("qemu-img", "check", "-q", "-r", "leaks", "-f", guest.fmt, path, cwd=folder)
 
 
-def _start(*args: str | Path) -> subprocess.Popen[str]:
+def _start(folder: Path, *args: str | Path) -> subprocess.Popen[str]:
     argv = [judges.need("qemu-img"), *(str(arg) for arg in args)]
     return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=folder
     )

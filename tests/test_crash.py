@@ -5,6 +5,7 @@ The method is in crash.py. A format joins by a line in FORMATS, an operation by 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -26,8 +27,8 @@ from crash import Expected, Guest, Held, Judge, Run, workspace
 
 KIB, MIB = 1 << 10, 1 << 20
 
-#: states judged for one operation on one format: in an ordinary run, under torture
-BUDGET, TORTURE_BUDGET = 70, 4000
+#: states made of one operation on one format: in an ordinary run, and three times under torture
+BUDGET, TORTURE_BUDGET = 100, 300
 #: processes killed for one command, under torture
 KILLS = 60
 
@@ -52,6 +53,8 @@ FORMATS = {
     "extended l2": Format("qcow2", "extended_l2=on,cluster_size=16k", 2 * MIB, *QCOW2),
     "refcount 1": Format("qcow2", "refcount_bits=1,cluster_size=4k", MIB, "backing", "resize", "rebase"),
     "refcount 64": Format("qcow2", "refcount_bits=64,cluster_size=4k", MIB, *QCOW2),
+    "data file": Format("qcow2", "data_file=DATA,cluster_size=4k", MIB, "backing", "resize", "rebase"),
+    "raw data file": Format("qcow2", "data_file=DATA,data_file_raw=on,cluster_size=64k", 2 * MIB, "resize"),
     "vmdk": Format("vmdk", "", 4 * MIB, "backing"),
     "vmdk zeroed": Format("vmdk", "zeroed_grain=on", 4 * MIB, "backing"),
 }  # fmt: skip
@@ -74,7 +77,7 @@ class Scene:
         form = self.form
         size = size or form.size
         create_image(
-            self.path(name), form.driver, form.options, size=size, backing=backing,
+            self.path(name), form.driver, form.options.replace("DATA", name + ".data"), size=size, backing=backing,
             backing_fmt=form.driver if backing else None,
         )  # fmt: skip
         with self.open(name) as node:
@@ -93,10 +96,15 @@ class Scene:
     def follow(self, name: str, content: bytes) -> Guest:
         return self.run.guest(name, self.form.driver, content)
 
+    def record(self, *names: str) -> None:
+        """The changes of these images count, and those of their data files."""
+        self.run.record(*names)
+        self.run.record(*(name + ".data" for name in names if "DATA" in self.form.options), part=True)
+
     def recorded(self, name: str = "x", *, fill: float = 0.5) -> Guest:
         """One image whose changes count, and its guest."""
         content = self.image(name, fill=fill)
-        self.run.record(name)
+        self.record(name)
         return self.follow(name, content)
 
     def span(self, node: Node) -> tuple[int, int]:
@@ -138,7 +146,7 @@ def write_into_nothing(scene: Scene) -> None:
 def write_over_backing(scene: Scene) -> None:
     scene.image("base")
     content = scene.image("x", backing="base", fill=0.2)
-    scene.run.record("x")
+    scene.record("x")
     guest = scene.follow("x", content)
     run = scene.run
     with run.recording(), scene.open("x") as node:
@@ -235,7 +243,7 @@ def _snapshotted(scene: Scene) -> tuple[Guest, bytes]:
             offset, length = scene.span(node)
             node.write(offset, scene.rng.randbytes(length))
         content = node.read(0, node.size)
-    scene.run.record("x")
+    scene.record("x")
     guest = scene.follow("x", content)
     guest.snapshots["one"] = Held(first, 0, 0)
     guest.snapshots["two"] = Held(second, 0, 0)
@@ -332,7 +340,7 @@ def commit_down(scene: Scene) -> None:
         with scene.open("x") as node:
             node.write_zeroes(0, node.cluster_size * 3)
             content = node.read(0, node.size)
-    scene.run.record("x", "base")
+    scene.record("x", "base")
     # once its parent has changed, a vmdk overlay may not be read any more: the base has it all by then
     if scene.form.driver == "qcow2":
         guest = scene.follow("x", content)
@@ -352,7 +360,7 @@ def rebase_safely(scene: Scene) -> None:
     scene.image("base")
     scene.image("other")
     content = scene.image("x", backing="base", fill=0.3)
-    scene.run.record("x")
+    scene.record("x")
     guest = scene.follow("x", content)
     run = scene.run
     with run.recording():
@@ -370,7 +378,7 @@ def rename_backing(scene: Scene) -> None:
     long = "a-much-longer-name-" + "n" * 200
     for name in ("b", long):
         shutil.copy(scene.path("base"), scene.path(name))
-    scene.run.record("x")
+    scene.record("x")
     guest = scene.follow("x", content)
     with scene.run.recording():
         for name in ("b", long, "base"):
@@ -411,7 +419,7 @@ def convert_into(scene: Scene) -> None:
         source[at : at + size // 8] = bytes(min(size // 8, size - at))
     (scene.folder / "source.raw").write_bytes(source)
     scene.image("x", fill=0)
-    scene.run.record("x")
+    scene.record("x")
     guest = scene.follow("x", bytes(size))
     guest.actions.append((0, 0, bytes(source)))
     with scene.run.recording():
@@ -475,7 +483,8 @@ def judge(operation: str, name: str, budget: int, seed: int) -> Any:
     form = FORMATS[name]
     scene = Scene(form, seed)
     try:
-        OPERATIONS[operation][0](scene)
+        with contextlib.chdir(scene.folder):
+            OPERATIONS[operation][0](scene)
         with Judge(scene.run, form.driver, budget=budget, seed=seed) as jury:
             return jury.judge()
     finally:
@@ -526,9 +535,9 @@ def test_lost_flushes_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("operation", "name"), CASES)
 def test_power_cut_at_length(operation: str, name: str, figures: Any) -> None:
     judges.need("qemu-img")
-    for _ in range(5):
+    for _ in range(3):
         seed = int.from_bytes(os.urandom(4), "little")
-        verdicts = judge(operation, name, TORTURE_BUDGET // 5, seed)
+        verdicts = judge(operation, name, TORTURE_BUDGET, seed)
         report(figures, verdicts, "crash torture")
         assert not verdicts.faults, f"seed {seed}\n" + "\n".join(verdicts.faults)
 
