@@ -13,7 +13,7 @@ from cowshed.block.graph import open_image
 from cowshed.block.node import DATA, Node
 from cowshed.block.protocol.file import CACHE_MODES, FileNode
 from cowshed.errors import CowshedError, HostError
-from crash import Disk
+from crash_states import Disk
 
 KIB, MIB = 1 << 10, 1 << 20
 
