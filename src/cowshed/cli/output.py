@@ -32,7 +32,9 @@ HINTS = (
     "This option is only supported for image creation",
     "To replay the log, run:",
     "Try --skip-broken-bitmaps",
+    "Try block-dirty-bitmap-remove to delete this bitmap from disk",
     "You can force-remove this extra metadata with qemu-img check -r all",
+    "You can use 'qemu-img rebase' instead.",
 )
 
 

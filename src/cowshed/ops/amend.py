@@ -35,14 +35,16 @@ def amend(
     """
     with Opened(image, access, writable=True, resize=True) as node:
         node.amend(dict(amendment(node, options)), force=force, progress=progress)
+        progress.finish()
 
 
 def amendment(node: Node, options: Mapping[str, object] | str) -> OptionValues:
     """The options read and checked as far as their names and types go. Raises UnsupportedError, OptionError."""
+    table = amendment_table(node)
     try:
-        return amendment_table(node).parse(options)
+        return table.parse(options)
     except OptionError as error:
-        if error.field is not None and error.field in _creation_only(node):
+        if _fit_for_creation(node, table, options):
             error.hint = "This option is only supported for image creation"
         raise
 
@@ -57,10 +59,13 @@ def amendment_table(node: Node) -> OptionTable:
     return table
 
 
-def _creation_only(node: Node) -> set[str]:
-    """Options that a new image of this format can have and an existing one can't get."""
-    assert node.opening is not None
-    driver = node.opening.driver
-    creation, amendable = driver.table("options"), driver.table("amend")
-    names = {option.name for option in creation or ()}
-    return names - {option.name for option in amendable or ()}
+def _fit_for_creation(node: Node, table: OptionTable, options: Mapping[str, object] | str) -> bool:
+    """Would all the options do for a new image?"""
+    creation = node.opening.driver.table("options") if node.opening is not None else None
+    if creation is None:
+        return False
+    try:
+        table.merged(creation).parse(options)
+    except OptionError:
+        return False
+    return True

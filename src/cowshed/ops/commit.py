@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..block.filename import combine, path_of
+from ..block.filename import combine, path_of, protocol_prefix
 from ..block.graph import backing_path, reopen
 from ..block.node import HOLE, ZERO
 from ..errors import HostError, NoSpaceError, UsageError, error_number, strerror
@@ -80,20 +80,25 @@ def commit(
 
 def _find_base(top: Node, name: str | None, label: str) -> tuple[int, Node, Node]:
     """(depth below ``top``, the layer above, the layer) of the image called ``name``, the next one for None."""
-    if top.backing is None:
-        raise UsageError("Image does not have a backing file", path=top.filename)
     if name is None:
+        if top.backing is None:
+            raise UsageError("Image does not have a backing file", path=top.filename)
         return 1, top, top.backing
     depth, parent = 1, top
     while (below := parent.backing) is not None:
-        full = backing_path(parent)
-        if name in (parent.backing_name, below.filename) or (full and _same_path(parent, name, full)):
+        if _means(parent, name):
             return depth, parent, below
         depth, parent = depth + 1, below
     raise UsageError(f"Did not find '{name}' in the backing chain of '{label}'", path=top.filename, value=name)
 
 
-def _same_path(parent: Node, name: str, full: str) -> bool:
-    """Does ``name``, seen from the layer above, mean the file that the layer above calls ``full``?"""
+def _means(parent: Node, name: str) -> bool:
+    """Does ``name``, seen from the image ``parent``, mean its backing file?"""
+    full = backing_path(parent) or ""
+    if protocol_prefix(name) is not None or protocol_prefix(full) is not None:
+        return name in (parent.backing_name, full)
     seen = combine(path_of(parent) or "", name)
-    return os.path.realpath(seen) == os.path.realpath(full) and os.path.exists(full)
+    try:
+        return os.path.realpath(seen, strict=True) == os.path.realpath(full, strict=True)
+    except (OSError, ValueError):
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import ENOSPC
 
 from ..block import registry
 from ..block.filename import combine, path_of
@@ -89,8 +90,8 @@ def _change(node: Node, name: str | None, fmt: str | None) -> None:
         node.change_backing(name, fmt if name is not None else None)
         node.flush()
     except CowshedError as error:
-        full = isinstance(error, NoSpaceError)
-        reason = "No space left in the file header" if full else strerror(error_number(error))
+        number = error_number(error)
+        reason = "No space left in the file header" if number == ENOSPC else strerror(number)
         raise _cannot(node, name or "", reason, error) from error
 
 

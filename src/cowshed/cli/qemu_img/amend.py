@@ -22,7 +22,10 @@ def run(args: Parsed, out: Output) -> int:
         how = access(args, out, args.cache)
         with Opened(reference(args, args.filename), how, writable=True, resize=True) as node:
             if wants_help(args.options):
-                return show(node.driver, out)
+                code = show(node.driver, out)
+                if args.progress:
+                    out.write("\n")
+                return code
             values = amendment(node, args.options or "")
             reporter = Reporter(out, args.progress, quiet=args.quiet, name="amend")
             begun = True

@@ -32,9 +32,6 @@ def run(args: Parsed, out: Output) -> int:
             warn=warner(out),
         )
     except CowshedError as error:
-        if error.field == "backing_fmt" and error.hint:
-            out.error(str(error), error.hint)  # this one hint ends without a newline
-        else:
-            out.report(error)
+        out.report(error)
         return 1
     return 0

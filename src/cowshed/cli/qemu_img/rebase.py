@@ -9,6 +9,7 @@ from .opening import access, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...progress import Progress
     from ..output import Output
     from .parsed import Parsed
 
@@ -19,17 +20,26 @@ def run(args: Parsed, out: Output) -> int:
     reporter = Reporter(out, args.progress, quiet=args.quiet, name="rebase")
     try:
         with reporter as progress:
-            rebase(
-                reference(args, args.filename),
-                args.backing_file,
-                backing_fmt=args.backing_fmt,
-                unsafe=args.unsafe,
-                backing_cache=args.src_cache or "writeback",
-                progress=progress,
-                **access(args, out, args.cache),
-            )
-            reporter.complete()
+            _rebase(args, out, reporter, progress)
     except CowshedError as error:
         out.report(error)
         return 1
     return 0
+
+
+def _rebase(args: Parsed, out: Output, reporter: Reporter, progress: Progress) -> None:
+    try:
+        rebase(
+            reference(args, args.filename),
+            args.backing_file,
+            backing_fmt=args.backing_fmt,
+            unsafe=args.unsafe,
+            backing_cache=args.src_cache or "writeback",
+            progress=progress,
+            **access(args, out, args.cache),
+        )
+    except CowshedError as error:
+        if error.field == "backing file":
+            reporter.complete()  # only the last step failed
+        raise
+    reporter.complete()

@@ -55,7 +55,7 @@ def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET)
     bits = header.refcount_bits
     lazy = bool(header.compatible_features & hd.COMPAT_LAZY_REFCOUNTS)
     compat = options.get("compat")
-    if compat:
+    if compat is not None:
         if compat in ("0.10", "v2"):
             version = 2
         elif compat in ("1.1", "v3"):
@@ -77,13 +77,13 @@ def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET)
     if options.get("data_file_raw") and not image.data_file_raw:
         raise refuse("data-file-raw cannot be set on existing images", "data_file_raw")
     if "backing_file" in options or "backing_fmt" in options:
-        name, fmt = options.get("backing_file", header.backing_file), options.get("backing_fmt", header.backing_format)
-        if (name or None) != header.backing_file or (fmt or None) != header.backing_format:
+        # nothing but both as they are, so that nobody takes one for the whole change
+        if options.get("backing_file") != header.backing_file or options.get("backing_fmt") != header.backing_format:
             raise refuse("Cannot amend the backing file", "backing_file", "You can use 'qemu-img rebase' instead.")
     if version == 3 and header.version == 2:
         _upgrade(image)
     if bits != header.refcount_bits:
-        if version < 3:
+        if version < 3 and bits != 16:
             raise refuse(f"Refcount widths other than 16 bits require {_newer_widths()}", "refcount_bits")
         progress.start(1)
         _change_width(image, bits)
@@ -102,9 +102,10 @@ def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET)
         header.compatible_features ^= hd.COMPAT_LAZY_REFCOUNTS
         image.write_header_fixed()
         image.file.flush()
-    if options.get("size") is not None:
-        size = options["size"]
-        image.resize((size + 511) // 512 * 512)
+    if options.get("size"):  # 0 is the field's word for no change
+        if options["size"] >> 63:
+            raise refuse("Image size cannot be negative", "size")
+        image.resize(options["size"])
     if version == 2 and header.version == 3:
         _downgrade(image)
 
