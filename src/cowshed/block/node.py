@@ -49,8 +49,8 @@ class Extent:
     ``offset`` and ``length``: guest bytes. ``node``: for DATA the node that holds the bytes at ``host_offset``;
     for COMPRESSED and ENCRYPTED the format node to read from at ``offset`` shifted by ``host_offset`` being its own
     guest offset; for ZERO the node of ``host_offset`` when one is allocated, else None. ``owner``: the format node
-    whose layer said so. ``depth``: 0 for the node asked, 1 for its backing file, and so on. ``sparse``: a ZERO extent that
-    the format has as data, where the file underneath has a hole (preallocated metadata).
+    whose layer said so. ``depth``: 0 for the node asked, 1 for its backing file, and so on. ``sparse``: a ZERO
+    extent that the format has as data, where the file underneath has a hole (preallocated metadata).
     """
 
     __slots__ = ("depth", "host_offset", "kind", "length", "node", "offset", "owner", "sparse")
@@ -80,9 +80,8 @@ class Extent:
         return f"<Extent {self.offset:#x}+{self.length:#x} {KIND_NAMES[self.kind]}{where} depth {self.depth}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Extent) and all(
-            getattr(self, name) == getattr(other, name) for name in ("offset", "length", "kind", "node", "host_offset", "depth")
-        )
+        names = ("offset", "length", "kind", "node", "host_offset", "depth")
+        return isinstance(other, Extent) and all(getattr(self, name) == getattr(other, name) for name in names)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -135,8 +134,12 @@ class Node:
     cluster_size = 0
     #: the driver can tell that freshly created images read as zeroes
     has_zero_init = False
+    #: does write_zeroes leave this layer itself saying zero, whatever backing file it gets later
+    zeroes_hide_backing = False
     #: does write_compressed work
     supports_compressed = False
+    #: can this image keep dirty bitmaps
+    supports_bitmaps = False
 
     def __init__(self, filename: str, read_only: bool = True) -> None:
         self.filename = filename
@@ -380,7 +383,7 @@ class Node:
     def write_compressed(self, offset: int, data: Buffer, packed: bytes | None = None) -> None:
         """Store one whole cluster at ``offset`` compressed (``packed``: its compressed form when known)."""
         raise UnsupportedError(
-            f"Compression not supported for this file format", path=self.filename, layer=self.driver
+            "Compression not supported for this file format", path=self.filename, layer=self.driver
         )
 
     def flush(self) -> None:

@@ -58,6 +58,7 @@ class Qcow2Map(Node):
         self.l2_span = self.cluster_size << self.l2_bits
         self.sub_bits = self.cluster_bits - 5 if self.extended else self.cluster_bits
         self.zero_align = 1 << self.sub_bits
+        self.zeroes_hide_backing = header.version >= 3
         self.max_clusters = 1 << (56 - self.cluster_bits)
         self.size = header.size // 512 * 512  # guests see whole sectors
         self.has_data_file = bool(header.incompatible_features & hd.INCOMPAT_DATA_FILE)
@@ -165,10 +166,10 @@ class Qcow2Map(Node):
             index = offset // self.l2_span
             if index >= len(self.l1) or not self.l1[index] & L1_OFFSET_MASK:
                 stop = index + 1
-                last = (end - 1) // self.l2_span
-                while stop <= last and (stop >= len(self.l1) or not self.l1[stop] & L1_OFFSET_MASK):
+                last = min((end - 1) // self.l2_span, len(self.l1) - 1)
+                while stop <= last and not self.l1[stop] & L1_OFFSET_MASK:
                     stop += 1
-                upto = min(end, stop * self.l2_span)
+                upto = end if stop >= len(self.l1) else min(end, stop * self.l2_span)
                 yield Extent(offset, upto - offset, HOLE, None, -1, 0, self)
                 offset = upto
                 continue
@@ -326,10 +327,6 @@ class Qcow2Map(Node):
                 if wanted <= 0:
                     return True
         return False
-
-    @property
-    def zeroes_hide_backing(self) -> bool:  # type: ignore[override]
-        return self.header.version >= 3
 
     # -- compressed clusters --------------------------------------------------------------------------------------
 

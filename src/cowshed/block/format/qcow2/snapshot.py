@@ -236,6 +236,10 @@ def apply(image: Qcow2Node, ref: str) -> None:
     rebuild = Rebuild(image)
     target = l1_of(image, record)
     needed = hd.l1_entries_for(size, image.cluster_bits, image.extended)
+    if needed * 8 > hd.MAX_L1_BYTES:
+        raise FormatError(
+            "File too large", path=image.filename, layer="qcow2 snapshot table", field="disk_size", value=size, errno=27
+        )
     if len(target) < needed:
         target.extend([0] * (needed - len(target)))
     # down before up: a count at its maximum must not pass it on the way
