@@ -248,18 +248,24 @@ class _Comparer:
         with memoryview(ours) as left, memoryview(theirs) as right:
             for start, stop, one, two in job.ranges:
                 low, high = start - job.start, stop - job.start
-                try:
-                    if one.node is not None:
-                        self._read(0, one, start, left[low:high])
-                    if two.node is not None:
-                        self._read(1, two, start, right[low:high])
-                except CowshedError as error:
-                    return error
+                failure: UnreadableError | None = None
+                for which, side, buffer in ((0, one, left), (1, two, right)):
+                    if side.node is None:
+                        continue
+                    try:
+                        self._read(which, side, start, buffer[low:high])
+                    except UnreadableError as error:
+                        # a difference before the place that can't be read comes first
+                        failure = error
+                        assert error.offset is not None
+                        high = error.offset - job.start
                 view = (left if two.node is None else right)[low:high]
                 plain = one.node is not None and two.node is not None
                 known, at = (ours, low) if plain else (ZEROES, 0)
                 if not known.startswith(view, at):  # compares buffers of any kind without a copy
                     return start + _first_difference(known, at, view)
+                if failure is not None:
+                    return failure
         return None
 
     def _read(self, which: int, side: _Side, start: int, view: memoryview) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from ..block.node import Node
+    from ..block.node import Node, Placement
     from ..progress import Progress
     from .plan import Job, Part, Piece, Policy
 
@@ -258,12 +258,8 @@ class Copier:
         """Let the kernel move the data; what it refuses goes the ordinary way, and so does all that follows."""
         view: memoryview | None = None
         for piece in job.pieces:
-            if self._share and self._kernel(piece, _clone):
+            if (self._share or self._offload) and self._kernel(piece):
                 continue
-            self._share = False
-            if self._offload and self._kernel(piece, _copy_range):
-                continue
-            self._offload = False
             if view is None:
                 view = self.buffer()
             part = view[: piece.length]
@@ -279,11 +275,14 @@ class Copier:
                 return
             self._store_plain(piece.offset, part)
 
-    def _kernel(self, piece: Piece, move: Callable[[int, int, int, int, int], None]) -> bool:
-        """Place a piece in the target and have ``move`` fill it; False when the kernel can't."""
+    def _kernel(self, piece: Piece) -> bool:
+        """Have the kernel fill a piece of the target; False when it can't, once and for all."""
         target = self.target
         source = getattr(piece.node, "fd", -1)
-        if source < 0:
+        if self._share:
+            self._share = can_clone(source, _file_below(target))
+        if source < 0 or not (self._share or self._offload):
+            self._share = self._offload = False
             return False
         with target.lock:
             target.before_write(piece.offset, piece.length)
@@ -291,22 +290,30 @@ class Copier:
             linked = False
             try:
                 for placement in placements:
-                    sink = placement.node
-                    if getattr(sink, "fd", -1) < 0 or placement.head or placement.tail:
-                        return False
-                    at = piece.host_offset + placement.offset - piece.offset
-                    move(source, at, sink.fd, placement.host_offset, placement.length)  # type: ignore[attr-defined]
-                    sink.size = max(sink.size, placement.host_offset + placement.length)
+                    self._fill_by_kernel(piece, source, placement)
                 target.link(placements)
                 linked = True
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise NoSpaceError(strerror(error.errno), path=target.filename) from error
-                return False
             finally:
                 if not linked:
                     target.unplace(placements)
         return True
+
+    def _fill_by_kernel(self, piece: Piece, source: int, placement: Placement) -> None:
+        """Fill one placement, by the kernel as far as it goes."""
+        sink = placement.node
+        fd = getattr(sink, "fd", -1)
+        at = piece.host_offset + placement.offset - piece.offset
+        if fd >= 0 and not placement.head and not placement.tail and (self._share or self._offload):
+            try:
+                (_clone if self._share else _copy_range)(source, at, fd, placement.host_offset, placement.length)
+                sink.size = max(sink.size, placement.host_offset + placement.length)
+                return
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoSpaceError(strerror(error.errno), path=self.target.filename) from error
+                self._share = self._offload = False
+        assert piece.node is not None
+        self.target._fill(placement, memoryview(piece.node.read(at, placement.length)))
 
     # -- progress and failures ----------------------------------------------------------------------------------
 
@@ -388,6 +395,27 @@ def processors() -> int:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         return os.cpu_count() or 1
+
+
+def _file_below(node: Node) -> int:
+    """The descriptor of the file that guest data of ``node`` goes to, -1 where there is none."""
+    while node.is_format or node.is_filter:
+        below = node.children.get("data-file") or node.children.get("file")
+        if below is None:
+            return -1
+        node = below
+    return int(getattr(node, "fd", -1))
+
+
+def can_clone(source: int, sink: int) -> bool:
+    """Can the file system let two files share blocks? Asked with a range that no file system takes."""
+    if source < 0 or sink < 0:
+        return False
+    try:
+        _clone(source, 1, sink, 1, 1)
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return True
 
 
 def _clone(source: int, at: int, sink: int, to: int, length: int) -> None:

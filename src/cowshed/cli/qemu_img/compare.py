@@ -20,6 +20,9 @@ READ_FAILED = 4
 def run(args: Parsed, out: Output) -> int:
     reporter = Reporter(out, args.progress, quiet=args.quiet, name="compare", step=2.0)
     first, second = args.operands
+    if args.image_opts and args.second_fmt is not None:
+        out.error("--image-opts and --format are mutually exclusive")
+        return OPEN_FAILED
     try:
         with reporter as progress:
             how = access(args, out, args.src_cache)

@@ -12,6 +12,8 @@ from .opening import reference, warner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...block.graph import Ref
     from ..output import Output
     from .parsed import Parsed
@@ -53,13 +55,21 @@ def run(args: Parsed, out: Output) -> int:
                 secrets=args.secrets,
                 labels=args.operands,
                 progress=progress,
-                warn=warner(out),
+                warn=_warner(args, out),
             )
             reporter.complete()
     except CowshedError as error:
         out.report(error)
         return 1
     return 0
+
+
+def _warner(args: Parsed, out: Output) -> Callable[[str], None]:
+    """Prints warnings; with -q all but those of sectors that could not be salvaged."""
+    warn = warner(out)
+    if not args.quiet:
+        return warn
+    return lambda text: None if text.startswith("error while reading offset") else warn(text)
 
 
 def _target(args: Parsed, name: str, out: Output) -> Ref:
