@@ -67,9 +67,6 @@ class _Shape:
             raise refuse(
                 "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes", "cluster_size"
             )
-        preallocation = values.get("preallocation") or "off"
-        if preallocation not in PREALLOCATIONS:
-            raise refuse(f"invalid parameter value: {preallocation}", "preallocation")
         compat = values.get("compat")
         if compat not in (None, "0.10", "1.1"):
             raise refuse(f"Invalid compatibility level: '{compat}'", "compat")
@@ -84,6 +81,9 @@ class _Shape:
                 "refcount_bits",
             )
         self.refcount_order = bits.bit_length() - 1
+        preallocation = values.get("preallocation") or "off"
+        if preallocation not in PREALLOCATIONS:
+            raise refuse(f"invalid parameter value: {preallocation}", "preallocation")
 
 
 def _data(source: Node, cluster: int) -> int:
