@@ -150,37 +150,42 @@ class Header:
             fixed = (fixed + self.tail)[: self.header_length].ljust(self.header_length, b"\0")
         return fixed
 
-    def encode(self, keep_from: int = 0, keep_to: int = 0) -> bytes:
+    def encode(self, keep: tuple[tuple[int, int], ...] = ()) -> bytes:
         """The whole header up to the end of the extensions, and after it the backing file's name.
 
-        Chooses ``backing_file_offset``: behind the extensions, but not over [keep_from, keep_to), where the name that
-        is valid now lies, if there is room elsewhere. The feature name table is left out where it doesn't fit (512-byte
-        clusters). Raises FormatError when the rest doesn't fit into the cluster.
+        Chooses ``backing_file_offset``. Everything but the name goes into the first sector where it can, with as many
+        entries of the feature name table as there is room for: so one sector switches from an old header to this one.
+        The name is put where, behind the first sector, it touches none of the ranges ``keep`` (of the old header), if
+        there is room. Raises FormatError when it all doesn't fit into the cluster.
         """
         if self.version >= 3:
             self.header_length = 112 + len(self.tail)
         name = b"" if self.backing_file is None else _encode(self.backing_file)
         start = self.header_length if self.version >= 3 else 72
-        ordered = sorted(self.extensions, key=lambda item: _ORDER.get(item[0], 9))
-        for with_names in (True, False):
-            known = [_extension(kind, data) for kind, data in ordered if kind in _ORDER and kind != EXT_FEATURE_NAMES]
-            other = [_extension(kind, data) for kind, data in ordered if kind not in _ORDER]
-            names = [_extension(EXT_FEATURE_NAMES, feature_table())] if with_names and self.version >= 3 else []
-            # the name table last but for unknown ones: what crosses the first sector then rarely changes
-            body = b"".join(known + names + other) + bytes(8)
-            end = start + len(body)
-            for offset in (end, max(end, keep_to), end):
-                if offset + len(name) > self.cluster_size:
+        body = b""
+        for kind, data in sorted(self.extensions, key=lambda item: _ORDER.get(item[0], 9)):
+            if kind != EXT_FEATURE_NAMES:
+                body += _extension(kind, data)
+        if self.version >= 3:
+            entries = min((min(512, self.cluster_size) - start - len(body) - 16) // 48, len(FEATURES))
+            if entries > 0:
+                body += _extension(EXT_FEATURE_NAMES, feature_table()[: entries * 48])
+        body += bytes(8)
+        end = start + len(body)
+        last = max([end, *(high for _, high in keep)])
+        for offset in (end, last, end):
+            if offset + len(name) > self.cluster_size:
+                continue
+            low, high = max(offset, 512), offset + len(name)
+            if offset == end < last and any(low < upto and at < high for at, upto in keep) and high > 512:
+                if last + len(name) <= self.cluster_size:
                     continue
-                if name and offset < keep_to and offset + len(name) > keep_from and offset == end != max(end, keep_to):
-                    if max(end, keep_to) + len(name) <= self.cluster_size:
-                        continue
-                self.backing_file_offset = offset if name else 0
-                return (self.encode_fixed() + body).ljust(offset if name else end, b"\0") + name
+            self.backing_file_offset = offset if name else 0
+            return (self.encode_fixed() + body).ljust(offset if name else end, b"\0") + name
         raise FormatError("Header does not fit into the first cluster", layer="qcow2 header", errno=28)
 
 
-_ORDER = {EXT_BACKING_FORMAT: 0, EXT_DATA_FILE: 1, EXT_CRYPTO: 2, EXT_FEATURE_NAMES: 3, EXT_BITMAPS: 4}
+_ORDER = {EXT_BACKING_FORMAT: 0, EXT_DATA_FILE: 1, EXT_CRYPTO: 2, EXT_BITMAPS: 3}
 
 
 def _encode(text: str) -> bytes:
@@ -203,15 +208,16 @@ def read_header(file: Node, *, check: bool = False) -> Header:
     bounds), each naming field, offset, value and limit.
     """
     path = file.filename
-    data = file.read(0, min(max(file.size, 0), 104)) if file.size >= 72 else b""
+    # what a short file lacks reads as zeroes, up to the end of its sector
+    data = file.read(0, min(max(file.size, 0), 104)).ljust(104, b"\0")
 
     def bad(text: str, field: str, offset: int, value: object, limit: object = None) -> FormatError:
         return FormatError(text, path=path, layer="qcow2 header", field=field, offset=offset, value=value, limit=limit)
 
-    if len(data) < 72 or data[:4] != MAGIC:
+    if data[:4] != MAGIC:
         raise ForeignError(
             "Image is not in qcow2 format", path=path, layer="qcow2 header", field="magic", offset=0,
-            value=(data[:4] or file.read(0, min(4, file.size))).hex() or "(empty)", limit=MAGIC.hex(),
+            value=data[: min(4, file.size)].hex() or "(empty)", limit=MAGIC.hex(),
         )  # fmt: skip
     h = Header()
     (
@@ -229,7 +235,6 @@ def read_header(file: Node, *, check: bool = False) -> Header:
     if h.version == 2:
         h.header_length = 72
     else:
-        data = data.ljust(104, b"\0")
         (
             h.incompatible_features, h.compatible_features, h.autoclear_features, h.refcount_order, h.header_length,
         ) = V3.unpack_from(data, 72)  # fmt: skip

@@ -155,19 +155,19 @@ class Qcow2Metadata(Qcow2Map):
         first sector, written last, switches to the new one.
         """
         with self.lock:
-            stored = self.file.read(0, min(20, self.file.size))
-            old_offset = int.from_bytes(stored[8:16], "big")
-            old_length = int.from_bytes(stored[16:20], "big")
-            new = self.header.encode(old_offset, old_offset + old_length)
+            old = hd.read_header(self.file, check=True)
+            extensions = old.header_length + sum(8 + (len(data) + 7 & ~7) for _, data in old.extensions) + 8
+            name = len((old.backing_file or "").encode("utf-8", "surrogateescape"))
+            keep = ((512, extensions), (old.backing_file_offset, old.backing_file_offset + name))
+            new = self.header.encode(tuple(area for area in keep if area[1] > max(area[0], 512)))
+            at = self.header.backing_file_offset
             if len(new) > 512:
-                end = self.header.backing_file_offset or len(new)
-                name = len(new) - end
-                # the gap between extensions and name may hold the old name: leave it
-                body_end = min(end, max(512, len(new[:end].rstrip(b"\0")) + 8))
-                if body_end > 512:
-                    self.file.write(512, new[512:body_end])
-                if name:
-                    self.file.write(max(end, 512), new[max(end, 512) :])
+                # what lies between extensions and name may be the old name: it is left alone
+                body = len(new) if not at else max(512, len(new[:at].rstrip(b"\0")))
+                if body > 512:
+                    self.file.write(512, new[512:body])
+                if at:
+                    self.file.write(max(at, 512), new[max(at, 512) :])
                 self.file.flush()
             self.file.write(0, new[:512])
             self.file.flush()
