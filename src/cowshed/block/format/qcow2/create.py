@@ -239,20 +239,20 @@ def grow_fresh(image: Qcow2Node, layout: Layout) -> None:
 def preallocate(image: Qcow2Node, start: int, end: int, mode: str) -> None:
     """Give every cluster of guest bytes [start, end) a host cluster; ``mode``: metadata, falloc or full.
 
-    The space is taken in one piece at the end of the file. With a backing file the new subclusters stay unallocated.
+    With a backing file the new subclusters stay unallocated; what a cluster shows already, it shows afterwards.
     """
     from .l2 import COPIED
 
     data = image.data
     shift = image.cluster_bits
-    position = start >> shift << shift
     with image.lock:
-        before = data.size
         highest = data.size
+        position = _whole_cluster(image, start, end)
         while position < end:
             index = position // image.l2_span
             upto = min(end, (index + 1) * image.l2_span)
             table = image.l2_for_write(index)
+            image.touch(table)
             slot = (position - index * image.l2_span) >> shift
             stop = (upto - index * image.l2_span + image.cluster_size - 1) >> shift
             while slot < stop:
@@ -268,27 +268,50 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str) -> None:
                 else:
                     cluster, got = image.refcounts.allocate(free - slot)
                     host = cluster << shift
+                if not image.extended and not image.data_file_raw and host < data.size:
+                    # space that had another use before: its old bytes must not show
+                    data.write_zeroes(host, min(got << shift, data.size - host), mode == "metadata")
                 entries = array("Q", range(host | COPIED, (host | COPIED) + (got << shift), 1 << shift))
                 if image.extended:
-                    # space is reserved, but nothing is allocated yet, unless the data file must show through
-                    bitmap = 0xFFFFFFFF if image.data_file_raw else 0
+                    # space is reserved, but nothing is allocated yet, unless the data file must show through;
+                    # zero subclusters stay zero
                     for number in range(got):
                         table.entries[2 * (slot + number)] = entries[number]
-                        table.entries[2 * (slot + number) + 1] = bitmap
+                        if image.data_file_raw:
+                            table.entries[2 * (slot + number) + 1] = 0xFFFFFFFF
                 else:
                     table.entries[slot : slot + got] = entries
                 highest = max(highest, host + (got << shift))
                 slot += got
-            image.touch(table)
-            if mode == "metadata" and image.l2_dirty << shift > 32 << 20:
-                data.resize(max(highest, data.size))
+            if image.l2_dirty << shift > 32 << 20:
+                _reserve(data, highest, mode)
                 image.commit()
             position = upto
-        if image.has_data_file:
-            highest = end
-        try:
-            if highest > data.size or mode != "metadata":
-                data.resize(max(highest, before), "off" if mode == "metadata" else mode)
-        except CowshedError as error:
-            raise type(error)(f"Could not resize underlying file: {error}", errno=error.errno) from error
+        _reserve(data, end if image.has_data_file else highest, mode)
         image.commit()
+
+
+def _reserve(data: Node, end: int, mode: str) -> None:
+    """Make a file at least ``end`` bytes long, with space as ``mode`` says."""
+    if end <= data.size:
+        return
+    try:
+        data.resize(end, "off" if mode == "metadata" else mode)
+    except CowshedError as error:
+        raise type(error)(f"Could not resize underlying file: {error}", errno=error.errno) from error
+
+
+def _whole_cluster(image: Qcow2Node, start: int, end: int) -> int:
+    """Where whole clusters begin at or after ``start``; the one around ``start`` is filled up if it has no place yet.
+
+    It shows bytes of the disk in front of ``start``, perhaps a backing file's: they are copied up as for any write.
+    """
+    rest = start & (image.cluster_size - 1)
+    if not rest or image.extended:
+        return start - rest
+    stop = start - rest + image.cluster_size
+    index, slot = divmod(start >> image.cluster_bits, image.l2_entries)
+    table = image.l2_table(index)
+    if table is None or not table.entries[slot]:
+        image.write(start, bytes(min(stop, end) - start))
+    return stop
