@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import CowshedError
+
 
 class CheckResult:
     """The outcome of ``check``. Counts are clusters unless said otherwise.
 
-    ``messages``: the lines to print, in order, as ``(stream, text)`` with stream "out" or "err".
+    ``messages``: the lines to print, in order, as ``(stream, text)`` with stream "out", "err", or "report" for a line
+    on the error stream that the program's name begins. ``error``: why the check could not be finished, else None.
     ``image_end_offset``: bytes, None when unknown. ``total_clusters`` etc. are 0 when the format doesn't count them.
     """
 
@@ -16,6 +21,7 @@ class CheckResult:
         "compressed_clusters",
         "corruptions",
         "corruptions_fixed",
+        "error",
         "fragmented_clusters",
         "image_end_offset",
         "leaks",
@@ -36,6 +42,7 @@ class CheckResult:
         self.fragmented_clusters = 0
         self.compressed_clusters = 0
         self.messages: list[tuple[str, str]] = []
+        self.error: CowshedError | None = None
 
     def tell(self, text: str, stream: str = "err") -> None:
         self.messages.append((stream, text))

@@ -29,7 +29,7 @@ _OPTIONAL = (
 
 
 class CheckReport:
-    """What ``check`` found.
+    """What ``check`` found. A check that broke off says why in ``result.error``; its counts mean nothing then.
 
     ``filename`` and ``format`` of the image. ``repaired``: the result of the pass that repaired something, None when
     nothing was. ``result``: the state of the image now (of a second pass after a repair), its counts of what was
@@ -48,7 +48,7 @@ class CheckReport:
     def verdict(self) -> Literal["clean", "leaks", "corrupt", "unknown"]:
         """``unknown``: the check itself met errors; ``leaks``: nothing but wasted space."""
         result = self.result
-        if result.check_errors:
+        if result.check_errors or result.error is not None:
             return "unknown"
         return "corrupt" if result.corruptions else "leaks" if result.leaks else "clean"
 
@@ -89,7 +89,7 @@ def check(
     with Opened(image, access, **flags) as node:
         result = node.check(_FIXES[repair], progress)
         report = CheckReport(node.filename, node.driver, result)
-        if result.leaks_fixed or result.corruptions_fixed:
+        if result.error is None and (result.leaks_fixed or result.corruptions_fixed):
             again = node.check(_FIXES[None], progress)
             again.leaks_fixed = result.leaks_fixed
             again.corruptions_fixed = result.corruptions_fixed

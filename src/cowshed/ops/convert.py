@@ -259,7 +259,7 @@ def fresh_reads_zero(node: Node) -> bool:
 def _check_bitmaps(source: Node, skip_broken: bool) -> None:
     if not source.supports_bitmaps:
         raise UnsupportedError("Source lacks bitmap support", path=source.filename, layer=source.driver)
-    for bitmap in reversed(source.bitmaps()):
+    for bitmap in source.bitmaps():
         if "in-use" in bitmap.flags and not skip_broken:
             raise CowshedError(
                 f"Cannot copy inconsistent bitmap '{bitmap.name}'",
@@ -270,7 +270,7 @@ def _check_bitmaps(source: Node, skip_broken: bool) -> None:
 
 def _copy_bitmaps(source: Node, target: Node, skip_broken: bool, warn: Callable[[str], None] | None) -> None:
     """Make the source's bitmaps in the target, with the same bits set."""
-    for bitmap in reversed(source.bitmaps()):
+    for bitmap in source.bitmaps():
         name = bitmap.name
         if "in-use" in bitmap.flags:
             if skip_broken and warn is not None:

@@ -34,7 +34,9 @@ def run(args: Parsed, out: Output) -> int:
         out.error(f"Check failed: {strerror(error_number(error))}")
         return 1
     _show(report, args, out)
-    if report.verdict == "unknown":
+    if report.result.error is not None:
+        out.error(f"Check failed: {strerror(error_number(report.result.error))}")
+    elif report.verdict == "unknown":
         out.error("Check failed")
     return _STATUS[report.verdict]
 
@@ -51,6 +53,8 @@ def _show(report: CheckReport, args: Parsed, out: Output) -> None:
                 "Double checking the fixed image now...\n"
             )
     _messages(report.result, out)
+    if report.result.error is not None:
+        return
     if human:
         out.write(_text(report.result))
     elif args.output == "json" and not args.quiet:
@@ -63,6 +67,8 @@ def _messages(result: CheckResult, out: Output) -> None:
     for stream, text in result.messages:
         if stream == "out":
             out.write(text + "\n")
+        elif stream == "report":
+            out.error(text)
         else:
             out.raw(text + "\n")
 

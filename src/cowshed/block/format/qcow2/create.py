@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from array import array
 
-from ....errors import CowshedError, OptionError, UnsupportedError
+from ....errors import CowshedError, FormatError, OptionError, UnsupportedError, strerror
 from ...registry import find
 from . import header as hd
 from .refcounts import encode_block
@@ -47,7 +48,8 @@ class Layout:
         compat = values.get("compat")
         if compat not in (None, "0.10", "v2", "1.1", "v3"):
             raise refuse(f"Parameter 'version' does not accept value '{compat}'", "compat")
-        compression = values.get("compression_type") or "zlib"
+        compression = values.get("compression_type")
+        compression = "zlib" if compression is None else compression
         if compression not in hd.COMPRESSION_TYPES:
             raise refuse(f"Parameter 'compression-type' does not accept value '{compression}'", "compression_type")
         self.preallocation: str = values.get("preallocation", "off")
@@ -55,6 +57,8 @@ class Layout:
             raise refuse(f"Parameter 'preallocation' does not accept value '{self.preallocation}'", "preallocation")
         _check_encryption(values)
         self.version = 2 if compat in ("0.10", "v2") else 3
+        if size >> 63:
+            raise refuse("Could not resize image: Image size cannot be negative", "size")
         # the tools round odd sizes up to whole sectors
         self.size = (size + 511) // 512 * 512
         self.extended = bool(values.get("extended_l2"))
@@ -136,11 +140,22 @@ class Layout:
                 h.autoclear_features |= hd.AUTOCLEAR_DATA_FILE_RAW
         if self.backing_file:
             if len(self.backing_file.encode("utf-8", "surrogateescape")) > hd.MAX_BACKING_NAME:
-                raise OptionError("Backing file name too long", layer="qcow2", field="backing_file")
+                raise self._backing_refused(errno.EINVAL)
             h.backing_file = self.backing_file
             if self.backing_fmt:
                 h.set_extension(hd.EXT_BACKING_FORMAT, self.backing_fmt.encode("utf-8", "surrogateescape"))
+            try:
+                h.encode()
+            except FormatError as error:
+                raise self._backing_refused(errno.ENOSPC) from error
         return h
+
+    def _backing_refused(self, number: int) -> OptionError:
+        name = self.backing_file or ""
+        return OptionError(
+            f"Could not assign backing file '{name}' with format '{self.backing_fmt}': {strerror(number)}",
+            layer="qcow2", field="backing_file", value=name, errno=number,
+        )  # fmt: skip
 
 
 def _check_encryption(values: dict[str, Any]) -> None:
@@ -233,7 +248,10 @@ def grow_fresh(image: Qcow2Node, layout: Layout) -> None:
         if data_file is not None and data_file.size < layout.size:
             data_file.resize(layout.size)
         return
-    preallocate(image, 0, layout.size, layout.preallocation)
+    try:
+        preallocate(image, 0, layout.size, layout.preallocation)
+    except CowshedError as error:
+        raise type(error)(f"Could not resize image: {error}", errno=error.errno) from error
 
 
 def preallocate(image: Qcow2Node, start: int, end: int, mode: str) -> None:

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .bitmap import Tracker
+    from .bitmap_store import Tracker
 
 #: dirty metadata that is written out before more is gathered
 DIRTY_BYTES = 32 << 20
@@ -70,7 +70,11 @@ class Qcow2Metadata(Qcow2Map):
 
             for offset, length in table_area(self):
                 area(offset, length)
-        taken.discard(-1)
+        if header.extension(hd.EXT_BITMAPS) is not None:
+            from .bitmap_store import areas
+
+            for offset, length in areas(self):
+                area(offset, length)
 
     # -- corruption -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ....progress import Progress
     from ...codec import Codec
-    from ...facts import CheckResult, Snapshot
+    from ...facts import Bitmap, CheckResult, Snapshot
 
 _SWAP = sys.byteorder == "little"
 
@@ -415,6 +415,13 @@ class Qcow2Map(Node):
         from .snapshot import view
 
         return view(self, ref)
+
+    def bitmaps(self) -> list[Bitmap]:
+        if self.header.extension(hd.EXT_BITMAPS) is None or not self.header.autoclear_features & hd.AUTOCLEAR_BITMAPS:
+            return []
+        from .bitmap import Directory
+
+        return [entry.facts() for entry in Directory.load(self).entries]
 
     # -- facts ----------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class Qcow2Placing(Qcow2Metadata):
     def _start_tracking(self) -> None:
         self.tracker_ready = True
         if self.header.extension(hd.EXT_BITMAPS) is not None and self.header.autoclear_features & hd.AUTOCLEAR_BITMAPS:
-            from .bitmap import Tracker
+            from .bitmap_store import Tracker
 
             tracker = Tracker(self)
             if tracker.active:

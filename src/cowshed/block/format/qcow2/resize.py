@@ -10,6 +10,7 @@ from array import array
 from ....errors import CowshedError, RangeError
 from ...node import DATA, HOLE, ZERO
 from . import header as hd
+from .bitmap_store import resize_bitmaps
 from .create import preallocate
 from .l2 import L1_OFFSET_MASK, runs
 from .rebuild import Rebuild
@@ -44,20 +45,21 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off") -> None:
     needed = hd.l1_entries_for(size, image.cluster_bits, image.extended)
     if needed * 8 > hd.MAX_L1_BYTES:
         raise RangeError(
-            "The image size is too large (try using a larger cluster size)", path=image.filename, layer="qcow2",
-            field="size", value=size, errno=27,
+            "Failed to grow the L1 table: File too large", path=image.filename, layer="qcow2",
+            field="size", value=size, limit=f"an L1 table of {hd.MAX_L1_BYTES} bytes", errno=27,
+            hint="an image with larger clusters can be larger",
         )  # fmt: skip
     if image.header.extension(hd.EXT_BITMAPS) is not None:
-        image.before_write(0, 0)
+        image.before_write(0, 0)  # starts the tracker
         if image.tracker is not None:
             image.tracker.resize(size)
-        else:
-            from .bitmap import resize_bitmaps
-
+        if size > image.size:
             resize_bitmaps(image, size)
     image.commit()
     if size < image.size:
         _shrink(image, size)
+        if image.header.extension(hd.EXT_BITMAPS) is not None:
+            resize_bitmaps(image, size)
     elif size > image.size:
         _grow(image, size, preallocation, needed)
     if image.has_data_file and image.data_file_raw and image.data.size != size:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ....progress import Progress
     from ...facts import Snapshot
+    from ...node import Node
 
 
 class Qcow2Node(Qcow2Packing):
@@ -51,6 +52,42 @@ class Qcow2Node(Qcow2Packing):
 
         with self.lock:
             amend(self, options, progress)
+
+    def bitmap_add(self, name: str, granularity: int | None = None, *, enabled: bool = True) -> None:
+        from .bitmap_store import add
+
+        with self.lock:
+            add(self, name, granularity, enabled)
+
+    def bitmap_remove(self, name: str) -> None:
+        from .bitmap_store import remove
+
+        with self.lock:
+            remove(self, name)
+
+    def bitmap_clear(self, name: str) -> None:
+        from .bitmap_store import clear
+
+        with self.lock:
+            clear(self, name)
+
+    def bitmap_enable(self, name: str) -> None:
+        from .bitmap_store import switch
+
+        with self.lock:
+            switch(self, name, True)
+
+    def bitmap_disable(self, name: str) -> None:
+        from .bitmap_store import switch
+
+        with self.lock:
+            switch(self, name, False)
+
+    def bitmap_merge(self, target: str, source: Node, name: str) -> None:
+        from .bitmap_store import merge
+
+        with self.lock:
+            merge(self, target, source, name)
 
     def make_empty(self) -> bool:
         from .resize import make_empty

@@ -1,0 +1,193 @@
+"""Persistent dirty bitmaps: the bitmap directory in the image, bounded and rewritten.
+
+Specification: qcow2.txt, "Bitmaps extension" and "Bitmaps".
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from ....errors import FormatError
+from . import header as hd
+from .l2 import OFFSET_MASK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...facts import Bitmap
+    from .node import Qcow2Map
+
+EXTENSION = struct.Struct(">IIQQ")
+ENTRY = struct.Struct(">QIIBBHI")
+
+IN_USE = 1
+AUTO = 2
+KNOWN_FLAGS = IN_USE | AUTO
+
+MAX_BITMAPS = 65535
+#: bytes: of a name, of an entry with the longest name and padding, of the directory
+MAX_NAME = 1023
+MAX_DIRECTORY = MAX_BITMAPS * ((ENTRY.size + MAX_NAME + 7) & ~7)
+#: entries of one bitmap's table; bytes of one bitmap's bits
+MAX_TABLE = 0x8000000
+MAX_BYTES = 0x20000000
+MIN_GRANULARITY_BITS = 9
+MAX_GRANULARITY_BITS = 31
+
+#: a table entry for a cluster full of ones, which takes no space
+TABLE_ONES = 1
+TABLE_RESERVED = 0xFF000000000001FE
+
+
+class Entry:
+    """One bitmap: where its table is, its flags, its granularity (as a power of two) and name."""
+
+    __slots__ = ("flags", "granularity_bits", "name", "table_offset", "table_size")
+
+    def __init__(
+        self, name: str, granularity_bits: int, flags: int, table_offset: int = 0, table_size: int = 0
+    ) -> None:
+        self.name = name
+        self.granularity_bits = granularity_bits
+        self.flags = flags
+        self.table_offset = table_offset
+        self.table_size = table_size
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.flags & IN_USE)
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.flags & AUTO)
+
+    def encode(self) -> bytes:
+        """The directory entry, padded to 8 bytes."""
+        name = _bytes(self.name)
+        data = ENTRY.pack(self.table_offset, self.table_size, self.flags, 1, self.granularity_bits, len(name), 0) + name
+        return data + bytes(-len(data) % 8)
+
+    def facts(self) -> Bitmap:
+        from ...facts import Bitmap
+
+        flags = [word for bit, word in ((IN_USE, "in-use"), (AUTO, "auto")) if self.flags & bit]
+        return Bitmap(self.name, 1 << self.granularity_bits, flags)
+
+    def bytes_for(self, size: int) -> int:
+        """Bytes of bits for a disk of ``size`` bytes."""
+        bits = (size + (1 << self.granularity_bits) - 1) >> self.granularity_bits
+        return (bits + 7) // 8
+
+    @staticmethod
+    def bad_table_entry(item: int, cluster_size: int) -> bool:
+        """Does a table entry break its rules?"""
+        offset = item & OFFSET_MASK
+        return bool(item & TABLE_RESERVED) or bool(offset & (cluster_size - 1)) or bool(offset and item & TABLE_ONES)
+
+
+class Directory:
+    """The bitmap directory: ``entries`` in order; its ``offset`` and ``length`` (bytes) in the file, 0 without any."""
+
+    __slots__ = ("entries", "length", "offset")
+
+    def __init__(self, offset: int = 0, length: int = 0) -> None:
+        self.offset = offset
+        self.length = length
+        self.entries: list[Entry] = []
+
+    @classmethod
+    def load(cls, image: Qcow2Map) -> Directory:
+        """The directory of ``image``. Raises FormatError where a field is out of its bounds."""
+        data = image.header.extension(hd.EXT_BITMAPS)
+        if data is None:
+            return cls()
+        path = image.filename
+
+        def bad(text: str, field: str, value: object, limit: object = None, number: int = errno.EINVAL) -> FormatError:
+            return FormatError(
+                text,
+                path=path,
+                layer="qcow2 bitmaps",
+                field=field,
+                value=value,
+                limit=limit,
+                offset=offset,
+                errno=number,
+            )
+
+        offset = 0
+        if len(data) != EXTENSION.size:
+            raise bad("bitmaps_ext: Invalid extension length", "length", len(data), EXTENSION.size)
+        count, reserved, length, offset = EXTENSION.unpack(data)
+        if reserved:
+            raise bad("bitmaps_ext: Reserved field is not zero", "reserved", reserved, 0)
+        if count > MAX_BITMAPS:
+            raise bad(
+                f"bitmaps_ext: Image has {count} bitmaps, exceeding the QEMU supported maximum of {MAX_BITMAPS}",
+                "nb_bitmaps", count, MAX_BITMAPS,
+            )  # fmt: skip
+        if not count:
+            raise bad("found bitmaps extension with zero bitmaps", "nb_bitmaps", 0, "at least 1")
+        if offset & (image.cluster_size - 1):
+            raise bad(
+                "bitmaps_ext: invalid bitmap directory offset",
+                "offset",
+                hex(offset),
+                f"a multiple of {image.cluster_size}",
+            )
+        if length > MAX_DIRECTORY:
+            raise bad(
+                f"bitmaps_ext: bitmap directory size ({length}) exceeds the maximum supported size ({MAX_DIRECTORY})",
+                "size", length, MAX_DIRECTORY,
+            )  # fmt: skip
+        directory = cls(offset, length)
+        if not length:
+            raise bad("Requested bitmap directory size is zero", "size", 0)
+        inside = max(0, min(length, image.file.size - offset))
+        raw = (image.file.read(offset, inside) if inside else b"").ljust(length, b"\0")
+        at = 0
+        while at < length:
+            if len(directory.entries) == count:
+                raise bad("More bitmaps found than specified in header extension", "nb_bitmaps", count)
+            if at + ENTRY.size > length:
+                raise bad("Broken bitmap directory", "entry", at, length)
+            table_offset, table_size, flags, kind, bits, name_size, extra_size = ENTRY.unpack_from(raw, at)
+            end = at + ((ENTRY.size + name_size + extra_size + 7) & ~7)
+            if end > length:
+                raise bad("Broken bitmap directory", "entry size", end - at, length - at)
+            if extra_size:
+                raise bad("Bitmap extra data is not supported", "extra_data_size", extra_size, 0)
+            name = raw[at + ENTRY.size : at + ENTRY.size + name_size].decode("utf-8", "surrogateescape")
+            entry = Entry(name, bits, flags, table_offset, table_size)
+            if kind != 1 or not 0 < name_size <= MAX_NAME or not _sound(entry, image):
+                raise bad(
+                    f"Bitmap '{name}' doesn't satisfy the constraints",
+                    "directory entry",
+                    raw[at : at + ENTRY.size].hex(),
+                )
+            directory.entries.append(entry)
+            at = end
+        if len(directory.entries) != count:
+            raise bad(
+                "Less bitmaps found than specified in header extension", "nb_bitmaps", len(directory.entries), count
+            )
+        return directory
+
+
+def _sound(entry: Entry, image: Qcow2Map) -> bool:
+    """Are the fields of a directory entry possible?"""
+    if (
+        not 0 < entry.table_size <= MAX_TABLE
+        or not entry.table_offset
+        or entry.table_offset & (image.cluster_size - 1)
+        or entry.flags & ~KNOWN_FLAGS
+        or not MIN_GRANULARITY_BITS <= entry.granularity_bits <= MAX_GRANULARITY_BITS
+        or entry.table_size << image.cluster_bits > MAX_BYTES
+    ):
+        return False
+    # a bitmap in use may be of any size: the disk was perhaps being resized
+    return entry.in_use or entry.bytes_for(image.size) <= entry.table_size << image.cluster_bits
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
