@@ -422,16 +422,14 @@ class VmdkNode(Node):
     # -- facts ----------------------------------------------------------------------------------------------------
 
     def check(self, fix: frozenset[str] = frozenset(), progress: Progress = QUIET) -> CheckResult:
-        """Look for grains that lie outside the file.
-
-        Raises CorruptError at the first: its text is what went wrong, its errno why the check was given up.
-        """
+        """Look for grains that lie outside the file; the first ends the check (``error`` of the result)."""
         from ...facts import CheckResult
 
         if fix:
             raise self._cannot("This image format does not support checks")
         tables, width, end = self.tables, self.tables.width, self.file.size
         grains = -(-self.size // self.cluster_size)
+        result = CheckResult()
         progress.start(grains)
         index = 0
         try:
@@ -443,14 +441,13 @@ class VmdkNode(Node):
                         self._check_table(table, base, used)
                 progress.at(min(grains, base + many * width))
         except CorruptError as error:
-            if error.layer == "vmdk grain table":
-                raise
-            number = index * self.header.table_span
-            raise CorruptError(
-                f"ERROR: could not get cluster_offset for sector {number}", path=self.filename, layer="vmdk",
-                field=error.field, errno=errno.EPERM,
-            ) from error  # fmt: skip
-        return CheckResult()
+            if error.layer != "vmdk grain table":
+                number = index * self.header.table_span
+                error.message = f"ERROR: could not get cluster_offset for sector {number}"
+                error.errno = errno.EPERM
+            result.tell(error.message)
+            result.error = error
+        return result
 
     def _check_table(self, table: Any, base: int, used: int) -> None:
         for slot in range(used):
