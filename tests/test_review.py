@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cowshed.block.graph import create_image, open_image
+from cowshed.errors import CowshedError, HostError
+from judges import need
 from layouts import assert_sound, qemu_io
 
 K64 = 65536
@@ -17,6 +24,14 @@ def fresh(path: Path, size: int, **options: object) -> Path:
     """A new qcow2 image."""
     create_image(str(path), "qcow2", {"size": size, **options})
     return path
+
+
+def assert_only_leaks(path: Path) -> None:
+    """The real check finds nothing worse than leaked clusters."""
+    run = subprocess.run(
+        [need("qemu-img"), "check", "-f", "qcow2", str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode in (0, 3), run.stdout + run.stderr
 
 
 # -- preallocation of a disk that grows --------------------------------------------------------------------------------
@@ -58,4 +73,153 @@ def test_preallocation_shows_nothing_of_freed_clusters(tmp_path: Path, mode: str
         node.file._no_punch = False  # type: ignore[attr-defined]
         node.resize(2 * MIB, mode)
     qemu_io(path, [f"read -P 0x78 0 {MIB}", f"read -P 0 {MIB} {MIB}"])
+    assert_sound(path)
+
+
+# -- tables in memory --------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_waits_for_a_snapshot_keeps_no_old_table(tmp_path: Path) -> None:
+    """What the L1 table said before the lock was taken may be over afterwards."""
+    path = fresh(tmp_path / "disk", MIB)
+    with open_image(str(path), writable=True) as node:
+        node.write(0, b"1" * K64)
+        node.flush()
+        with node.lock:
+            node.l2.clear()  # type: ignore[attr-defined]
+            reader = threading.Thread(target=node.read, args=(0, 512))
+            reader.start()
+            time.sleep(0.3)  # it has seen that there is a table, and wants the lock to load it
+            node.snapshot_create("s")
+        reader.join()
+        node.write(0, b"2" * 512)
+        node.write(K64, b"3" * 512)
+    qemu_io(path, ["read -P 0x32 0 512", "read -P 0x31 512 65024", f"read -P 0x33 {K64} 512"])
+    assert_sound(path)
+
+
+def test_a_write_that_fails_while_it_is_linked_frees_nothing_that_is_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fresh(tmp_path / "disk", MIB)
+    with open_image(str(path), writable=True) as node:
+        for at in range(0, 4 * K64, K64):
+            node.write_compressed(at, b"x" * K64)
+        node.flush()
+
+        def fail(*args: object, **more: object) -> None:
+            raise HostError("Input/output error", errno=5)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node, "_free_entry", fail)
+            with pytest.raises(HostError):
+                node.write(0, b"y" * (4 * K64))
+        node.flush()
+        node.write(8 * K64, b"z" * (4 * K64))
+    assert_only_leaks(path)
+    with open_image(str(path)) as node:
+        assert set(node.read(0, 4 * K64)) <= set(b"xy")
+
+
+def test_compressed_clusters_are_not_written_over_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of those that were linked before the failure are taken."""
+    far = 512 * MIB  # another L2 table
+    path = fresh(tmp_path / "disk", 2 * far)
+    with open_image(str(path), writable=True) as node:
+        node.write_compressed(0, b"a" * K64)
+        pack = node.codec.compress  # type: ignore[attr-defined]
+        pieces = [(at, pack(memoryview(letter * K64), K64)) for at, letter in ((K64, b"b"), (far, b"c"))]
+        real = node.l2_for_write  # type: ignore[attr-defined]
+
+        def fail(index: int) -> object:
+            if index:
+                raise HostError("Input/output error", errno=5)
+            return real(index)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node, "l2_for_write", fail)
+            with pytest.raises(HostError):
+                node.write_packed(pieces)  # type: ignore[attr-defined]
+        node.write_compressed(2 * K64, b"d" * K64)
+        assert node.read(K64, K64) == b"b" * K64
+    qemu_io(path, [f"read -P 0x61 0 {K64}", f"read -P 0x62 {K64} {K64}", f"read -P 0x64 {2 * K64} {K64}"])
+
+
+def test_the_header_never_points_to_a_refcount_table_that_is_not_written(tmp_path: Path) -> None:
+    """The table has moved in memory when something else makes the header be written; then the power goes."""
+    path = fresh(tmp_path / "disk", 16 * MIB, cluster_size=512, refcount_bits=64)
+    with open_image(str(path), writable=True) as node:
+        node.write(0, b"x" * (4 * MIB))
+        assert node.refcounts.table_moved  # type: ignore[attr-defined]
+        node.amend({"lazy_refcounts": True})
+        shutil.copyfile(path, tmp_path / "cut")
+    assert_only_leaks(tmp_path / "cut")
+    assert_sound(path)
+
+
+# -- reference counts that lie -----------------------------------------------------------------------------------------
+
+
+def lie(path: Path, cluster: int) -> None:
+    """Say that nothing refers to this cluster (16-bit counts)."""
+    data = bytearray(path.read_bytes())
+    table = int.from_bytes(data[48:56], "big")
+    block = int.from_bytes(data[table : table + 8], "big")
+    data[block + 2 * cluster : block + 2 * cluster + 2] = bytes(2)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("cluster", [0, 1, 2, 3, 4])
+def test_live_metadata_is_not_taken_for_free_space(tmp_path: Path, cluster: int) -> None:
+    """Header, refcount table, refcount block, L1 and L2 table, each with a count of 0."""
+    path = fresh(tmp_path / "disk", 1024 * MIB)
+    qemu_io(path, [f"write -P 1 0 {K64}"])
+    before = path.read_bytes()
+    for change in (
+        lambda node: node.write(512 * MIB, b"x" * 512),
+        lambda node: node.write(K64, b"x" * 512),
+        lambda node: node.write_compressed(K64, b"x" * K64),
+        lambda node: node.snapshot_create("s"),
+    ):
+        path.write_bytes(before)
+        lie(path, cluster)
+        try:
+            with open_image(str(path), writable=True) as node:
+                change(node)
+        except CowshedError:
+            pass
+        with open_image(str(path)) as node:
+            assert node.read(0, K64) == b"\x01" * K64
+        run = subprocess.run([need("qemu-img"), "check", str(path)], capture_output=True, text=True, timeout=60)
+        assert run.stderr.count("ERROR") <= 2, run.stderr  # the lie, and what was counted up from it
+
+
+def test_a_failed_switch_leaves_the_image_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the header's write fails nobody knows which state the file is in: no more of it is written."""
+    path = fresh(tmp_path / "disk", MIB)
+    node = open_image(str(path), writable=True)
+    node.write(0, b"1" * K64)
+    node.flush()
+
+    real = node.file.write
+
+    def fail(offset: int, data: Any) -> None:
+        if not offset:
+            raise HostError("Input/output error", errno=5)
+        real(offset, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.file, "write", fail)
+        with pytest.raises(HostError):
+            node.snapshot_create("s")
+    with pytest.raises(HostError):
+        node.write(0, b"2" * K64)
+    with pytest.raises(HostError):
+        node.snapshot_create("t")
+    with pytest.raises(HostError):
+        node.flush()
+    node.close()
+    qemu_io(path, [f"read -P 0x31 0 {K64}"])
     assert_sound(path)

@@ -175,7 +175,7 @@ def _expand_zero_entries(image: Qcow2Node, records: list[Record]) -> None:
     rebuild = Rebuild(image)
     header = image.header
     shift = image.cluster_bits
-    trees = [image.l1, *(l1_of(image, record) for record in records)]
+    trees = [image.l1[:], *(l1_of(image, record) for record in records)]
     needs_zeroes = [header.backing_file is not None] * len(trees)
     #: old L2 table's offset -> (new offset, clusters dropped, clusters added)
     moved: dict[int, tuple[int, list[int], list[int]]] = {}

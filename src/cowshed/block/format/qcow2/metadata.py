@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: dirty metadata that is written out before more is gathered
 DIRTY_BYTES = 32 << 20
+#: runs of clusters waiting to be freed, likewise
+MAX_PENDING = 1 << 16
 
 
 class Qcow2Metadata(Qcow2Map):
@@ -145,12 +147,14 @@ class Qcow2Metadata(Qcow2Map):
 
     def write_header_fixed(self) -> None:
         """Write the fixed header fields: one write inside the first sector."""
-        header = self.header
-        if self._refcounts is not None:
-            header.refcount_table_offset = self._refcounts.table_offset
-            header.refcount_table_clusters = self._refcounts.table_clusters
-        fixed = header.encode_fixed()
-        self.file.write(0, fixed[:512])
+        self._write_first_sector(self.header.encode_fixed()[:512])
+
+    def _write_first_sector(self, data: bytes) -> None:
+        try:
+            self.file.write(0, data)
+        except CowshedError as error:
+            self.failed = error  # nobody knows which of the two states the file is in
+            raise
 
     def rewrite_header(self) -> None:
         """Write the whole header after a change of extensions or backing name.
@@ -173,7 +177,7 @@ class Qcow2Metadata(Qcow2Map):
                 if at:
                     self.file.write(max(at, 512), new[max(at, 512) :])
                 self.file.flush()
-            self.file.write(0, new[:512])
+            self._write_first_sector(new[:512])
             self.file.flush()
 
     # -- L2 tables for writing ------------------------------------------------------------------------------------
@@ -244,6 +248,12 @@ class Qcow2Metadata(Qcow2Map):
             refcounts is not None and (refcounts.is_dirty() or bool(refcounts.pending))
         )
 
+    def commit_when_large(self) -> None:
+        """Commit when much has gathered. Never in the middle of a change."""
+        waiting = self._refcounts.pending if self._refcounts is not None else ()
+        if self.l2_dirty << self.cluster_bits > DIRTY_BYTES or len(waiting) > MAX_PENDING:
+            self.commit()
+
     def commit(self) -> None:
         """Write all changed metadata, in the order described at the top; durable up to the last decrements."""
         with self.lock:
@@ -258,6 +268,9 @@ class Qcow2Metadata(Qcow2Map):
             if refcounts.write_table():
                 file.flush()
             if refcounts.table_moved:
+                # not before: the header may be written for other reasons while the new table is in memory only
+                self.header.refcount_table_offset = refcounts.table_offset
+                self.header.refcount_table_clusters = refcounts.table_clusters
                 self.write_header_fixed()
                 refcounts.table_moved = False
                 file.flush()

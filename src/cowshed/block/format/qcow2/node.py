@@ -132,12 +132,12 @@ class Qcow2Map(Node):
         table = self.l2.get(index)
         if table is not None:
             return table
-        offset = self.l2_offset(index)
-        if offset == 0:
-            return None
-        with self.lock:
+        with self.lock:  # what the L1 table says may be over when the lock is had
             table = self.l2.get(index)
             if table is None:
+                offset = self.l2_offset(index)
+                if offset == 0:
+                    return None
                 if len(self.l2) >= self.l2_keep:
                     self.evict_l2()
                 table = L2Table(offset, self.read_table(offset, self.cluster_size // 8))
@@ -191,7 +191,9 @@ class Qcow2Map(Node):
             pieces = runs_of_table(raw, size, self.has_data_file)
         else:
             table = self.l2_table(index)
-            assert table is not None
+            if table is None:  # gone meanwhile
+                yield Extent(offset, end - offset, HOLE, None, -1, 0, self)
+                return
             last = (end - 1 - base) >> cluster_bits
             pieces = runs(table.entries[first : last + 1], size, self.has_data_file)
         data = self.data
@@ -228,7 +230,9 @@ class Qcow2Map(Node):
         first = (offset - base) >> cluster_bits
         last = (end - 1 - base) >> cluster_bits
         table = self.l2_table(index)
-        assert table is not None
+        if table is None:  # gone meanwhile
+            yield Extent(offset, end - offset, HOLE, None, -1, 0, self)
+            return
         entries = table.entries[2 * first : 2 * (last + 1)]
         data = self.data
         if not any(entries):

@@ -96,6 +96,7 @@ class Qcow2Packing(Qcow2Zeroing):
             if fresh_count:
                 refcounts.release(fresh_first, fresh_count)
             raise
+        self.packed_end = position  # taken, whatever fails from here on
         used: set[int] = set(range(fresh_first, fresh_first + fresh_count))
         csize_shift = 62 - (shift - 8)
         for offset, where, packed in taken:
@@ -119,7 +120,6 @@ class Qcow2Packing(Qcow2Zeroing):
         if used:
             for cluster in used:
                 refcounts.release(cluster)
-        self.packed_end = position
         return start + len(taken)
 
     def _can_share(

@@ -7,7 +7,7 @@ from array import array
 from ...node import HOLE, ZERO, Placement
 from . import header as hd
 from .l2 import ALL_ZERO, COMPRESSED_FLAG, COPIED, OFFSET_MASK, ZERO_FLAG, bits
-from .metadata import DIRTY_BYTES, Qcow2Metadata
+from .metadata import Qcow2Metadata
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ class Qcow2Placing(Qcow2Metadata):
     def before_write(self, offset: int, length: int) -> None:
         if self.failed is not None:
             raise self.failed
-        if self.l2_dirty << self.cluster_bits > DIRTY_BYTES:
-            self.commit()
+        self.commit_when_large()
         if not self.tracker_ready:
             self._start_tracking()
         if self.tracker is not None:
@@ -142,13 +141,6 @@ class Qcow2Placing(Qcow2Metadata):
             else:
                 cluster, got = self.refcounts.allocate(stop - slot)
                 host = cluster << shift
-                if host == 0 or cluster in self.metadata_clusters:
-                    raise self.corruption(
-                        f"Preventing invalid allocation of data cluster at offset {host:#x}",
-                        field="refcount",
-                        offset=host,
-                        value=0,
-                    )
             low, high = max(offset, start), min(end, start + (got << shift))
             entry = entries[slot * 2 : slot * 2 + 2] if self.extended else None
             out.append(self._fresh(low, high, start, got, host, entry, new=not self.has_data_file))
@@ -198,6 +190,7 @@ class Qcow2Placing(Qcow2Metadata):
             if token is None:
                 self._link_subclusters(placement)
             else:
+                placement.token = None  # what may be linked is never given back, even if the rest fails
                 self._link_clusters(token[0], token[1], token[2], token[4])
 
     def _link_subclusters(self, placement: Placement) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from array import array
 
-from ....errors import FormatError, NoSpaceError
+from ....errors import CowshedError, FormatError, NoSpaceError
 from ...node import COMPRESSED
 from .header import MAX_REFCOUNT_TABLE_BYTES
 from .l2 import COPIED, L1_OFFSET_MASK, OFFSET_MASK, runs, runs_of_table
@@ -44,8 +44,13 @@ class Rebuild:
     """
 
     def __init__(self, image: Qcow2Node, *, fresh: bool = False, bits: int | None = None) -> None:
+        if image.failed is not None:
+            raise image.failed
         image.commit()
         self.image = image
+        image.refcounts  # noqa: B018 (collects the metadata clusters)
+        #: clusters of the old state's metadata, whatever their counts say
+        self.taken = image.metadata_clusters
         self.bits = bits or image.header.refcount_bits
         self.old_bits = image.header.refcount_bits
         self.maximum = (1 << self.bits) - 1
@@ -201,12 +206,12 @@ class Rebuild:
     def allocate(self, count: int, references: int = 1) -> int:
         """``count`` contiguous clusters, free before and after, counted ``references`` times. Returns the first."""
         cluster = self.next
-        old, new = self.old, self.new
+        old, new, taken = self.old, self.new, self.taken
         while True:
             run = 0
             while run < count:
                 at = cluster + run
-                if (at < len(old) and (old[at] or new[at])) or at in self.held:
+                if (at < len(old) and (old[at] or new[at])) or at in self.held or at in taken:
                     break
                 run += 1
             if run == count:
@@ -396,9 +401,13 @@ class Rebuild:
         header.refcount_order = self.bits.bit_length() - 1
         change_header()
         image.forget_tables()
-        image.write_header_fixed()
-        image.file.flush()
-        image.load_l1()
+        try:
+            image.write_header_fixed()
+            image.file.flush()
+            image.load_l1()
+        except CowshedError as error:
+            image.failed = error  # the file is in the new state, or in the old one, and memory perhaps in neither
+            raise
         if discard:
             self._punch()
 

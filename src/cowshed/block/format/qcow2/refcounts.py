@@ -262,10 +262,21 @@ class Refcounts:
             if not self._covers(first, got):
                 # new blocks may have been placed right there: look again
                 continue
+            if not self.image.metadata_clusters.isdisjoint(range(first, first + got)):
+                self._refuse(first, got)
             self.add(first, got)
             if first == self.hint:
                 self.hint = first + got
             return first, got
+
+    def _refuse(self, first: int, count: int) -> None:
+        """Counts of zero for live metadata: whoever took them at their word would destroy it. Raises CorruptError."""
+        offset = first << self.image.cluster_bits
+        if not offset:
+            raise self.image.corruption(
+                "Preventing invalid allocation of data cluster at offset 0", field="refcount", offset=0, value=0
+            )
+        self.image.check_overlap(offset, count << self.image.cluster_bits)
 
     def _covers(self, first: int, count: int) -> bool:
         """Make sure that blocks describe these clusters; False when blocks had to be made (and took clusters)."""
@@ -286,6 +297,8 @@ class Refcounts:
         return self._place_block(index, index * self.per_block)
 
     def _place_block(self, index: int, cluster: int) -> Block:
+        if cluster in self.image.metadata_clusters:
+            self._refuse(cluster, 1)
         block = Block(cluster << self.image.cluster_bits, array(self.typecode, [0]) * self.per_block, True)
         self.blocks[index] = block
         self.table[index] = block.offset
@@ -318,6 +331,8 @@ class Refcounts:
                 "File too large", path=self.image.filename, layer="qcow2", field="refcount table clusters",
                 value=clusters, limit=MAX_REFCOUNT_TABLE_BYTES >> cluster_bits, errno=27,
             )  # fmt: skip
+        if not self.image.metadata_clusters.isdisjoint(range(start, start + blocks + clusters)):
+            self._refuse(start, blocks + clusters)
         table = array("Q", self.table)
         table.extend([0] * (clusters * per_cluster - len(table)))
         old_offset, old_clusters = self.table_offset, self.table_clusters

@@ -100,6 +100,8 @@ class Qcow2Node(Qcow2Packing):
         if self.read_only:
             return
         with self.lock:
+            if self.failed is not None:
+                raise self.failed
             self.commit()
             if self.has_data_file:
                 self.data.flush()

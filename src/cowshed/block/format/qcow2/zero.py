@@ -6,7 +6,6 @@ from array import array
 
 from ...node import DATA, HOLE, ZERO
 from .l2 import ALL_ZERO, COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK, ZERO_FLAG, L2Table, bits, runs
-from .metadata import DIRTY_BYTES
 from .place import Qcow2Placing
 
 TYPE_CHECKING = False
@@ -65,8 +64,7 @@ class Qcow2Zeroing(Qcow2Placing):
                         change(table, slot, bits(low, high - low + 1))
                 else:
                     self._change_runs(table, first, last, change, fill, drop)
-                if self.l2_dirty << self.cluster_bits > DIRTY_BYTES:
-                    self.commit()
+                self.commit_when_large()
             offset = upto
 
     def _change_runs(self, table: L2Table, first: int, last: int, change: Any, fill: int, drop: bool) -> None:
