@@ -316,7 +316,8 @@ def _reserve(data: Node, end: int, mode: str) -> None:
     try:
         data.resize(end, "off" if mode == "metadata" else mode)
     except CowshedError as error:
-        raise type(error)(f"Could not resize underlying file: {error}", errno=error.errno) from error
+        failed = "Could not" if mode == "metadata" else "Failed to"
+        raise type(error)(f"{failed} resize underlying file: {error}", errno=error.errno) from error
 
 
 def _whole_cluster(image: Qcow2Node, start: int, end: int) -> int:

@@ -167,7 +167,8 @@ class Header:
             if kind != EXT_FEATURE_NAMES:
                 body += _extension(kind, data)
         if self.version >= 3:
-            entries = min((min(512, self.cluster_size) - start - len(body) - 16) // 48, len(FEATURES))
+            room = min(512, self.cluster_size - len(name)) - start - len(body) - 16
+            entries = min(room // 48, len(FEATURES))
             if entries > 0:
                 body += _extension(EXT_FEATURE_NAMES, feature_table()[: entries * 48])
         body += bytes(8)
