@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
+from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cowshed.block.graph import create_image, open_image
+from cowshed.block.protocol.file import FileNode
 from cowshed.errors import CowshedError, HostError
 from judges import need
 from layouts import assert_sound, qemu_io
@@ -223,3 +228,110 @@ def test_a_failed_switch_leaves_the_image_alone(tmp_path: Path, monkeypatch: pyt
     node.close()
     qemu_io(path, [f"read -P 0x31 0 {K64}"])
     assert_sound(path)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_failed_write_left_behind_the_end_never_shows(tmp_path: Path) -> None:
+    """Half a cluster is written, then the file may grow no more; later the same cluster is taken for fewer bytes."""
+    path = fresh(tmp_path / "disk", MIB)
+    with open_image(str(path), writable=True) as node:
+        node.write(0, b"1" * K64)
+        node.flush()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (node.file.size + K64 // 2, hard))
+        try:
+            with pytest.raises(CowshedError):
+                node.write(K64, b"S" * K64)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        node.flush()
+        node.write(2 * K64, b"2" * 512)
+    qemu_io(path, [f"read -P 0 {K64} {K64}", f"read -P 0x32 {2 * K64} 512", f"read -P 0 {2 * K64 + 512} {K64 - 512}"])
+
+
+def test_a_flush_that_failed_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel reports lost pages once; the next flush must not call them safe."""
+    (tmp_path / "f").write_bytes(bytes(4096))
+    node = FileNode(str(tmp_path / "f"), writable=True)
+    node.write(0, b"x")
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(HostError):
+            node.flush()
+    with pytest.raises(HostError):
+        node.flush()
+    node.close()
+
+
+def test_zeroing_never_cuts_a_file_that_grew_meanwhile(tmp_path: Path) -> None:
+    for unmap in (False, True):
+        path = tmp_path / f"f{unmap}"
+        path.write_bytes(b"")
+        node = FileNode(str(path), writable=True)
+        path.write_bytes(b"x" * 16384)  # somebody else
+        node.write_zeroes(4096, 4096, unmap)
+        node.close()
+        assert path.read_bytes() == b"x" * 4096 + bytes(4096) + b"x" * 8192
+
+
+def test_zeroing_behind_the_end_makes_the_file_longer_everywhere(tmp_path: Path) -> None:
+    """Where zeroing is punching and reserving (tmpfs), which both keep the length."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+        for where in (tmp_path, Path(name)):
+            path = where / "f"
+            path.write_bytes(b"x")
+            node = FileNode(str(path), writable=True)
+            node.write_zeroes(4096, 4096)
+            assert node.size == 8192
+            node.close()
+            assert path.stat().st_size == 8192
+
+
+def test_direct_reads_that_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(range(256)) * 65
+    (tmp_path / "f").write_bytes(data)
+    node = FileNode(str(tmp_path / "f"))
+    node.align = 4096  # as with cache=none, whatever this file system makes of O_DIRECT
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: real(fd, [views[0][:4096]], at))
+    assert node.read(100, len(data) - 100) == data[100:]
+    view = memoryview(bytearray(b"?" * 20000))
+    node.read_into(4096, view)
+    assert bytes(view) == data[4096:] + bytes(20000 - len(data) + 4096)
+    node.close()
+
+
+def test_a_direct_write_cuts_nothing_of_another(tmp_path: Path) -> None:
+    """The length that a ragged write restores is the one it found when it had the lock."""
+    (tmp_path / "f").write_bytes(b"")
+    node = FileNode(str(tmp_path / "f"), writable=True)
+    node.align = 4096
+    with node.lock:
+        other = threading.Thread(target=node.write, args=(0, b"a" * 100))
+        other.start()
+        time.sleep(0.3)
+        node.write(0, b"b" * 8192)
+    other.join()
+    node.close()
+    assert (tmp_path / "f").read_bytes() == b"a" * 100 + b"b" * 8092
+
+
+def test_buffers_of_larger_items_are_bytes_all_the_same(tmp_path: Path) -> None:
+    numbers = array("Q", range(512, 1024))
+    for fmt in ("raw", "qcow2"):
+        path = tmp_path / fmt
+        create_image(str(path), fmt, {"size": 8192})
+        with open_image(str(path), fmt=fmt, writable=True) as node:
+            node.write(0, memoryview(numbers))
+            assert node.read(0, 8192) == numbers.tobytes() + bytes(4096)
+            with pytest.raises(CowshedError):
+                node.write(8192 - 512, memoryview(numbers))
+            back = array("Q", bytes(4096))
+            node.read_into(0, memoryview(back))
+            assert back == numbers

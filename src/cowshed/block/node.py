@@ -243,6 +243,7 @@ class Node:
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill ``view`` (writable, format "B") with the bytes from ``offset``; same errors as ``read``."""
+        view = byte_view(view)
         self._check_range(offset, len(view))
         for extent in self.extents(offset, len(view)):
             start = extent.offset - offset
@@ -265,8 +266,8 @@ class Node:
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write ``data`` at ``offset``. Raises ReadOnlyError, RangeError, NoSpaceError, HostError."""
-        self._check_write(offset, len(data))
-        view = memoryview(data).cast("B") if not isinstance(data, memoryview) else data
+        view = byte_view(data)
+        self._check_write(offset, len(view))
         if not len(view):
             return
         with self.lock:
@@ -506,6 +507,12 @@ def _shifted(backing: Node, offset: int, length: int, owner: Node) -> Iterator[E
     if inside < length:
         # past the end of a short backing file: zeroes that belong to the layer above the end
         yield Extent(offset + inside, length - inside, ZERO, None, -1, 1, backing)
+
+
+def byte_view(data: Buffer) -> memoryview:
+    """``data`` as a view of single bytes, whatever the items of the buffer are."""
+    view = memoryview(data)
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
 def fill_zero(view: memoryview) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import CowshedError, OptionError
-from ..node import Extent, Node, Placement
+from ..node import Extent, Node, Placement, byte_view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class RawNode(Node):
         pass
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        data = byte_view(data)
         if self.guard_first_sector and offset < SECTOR and len(data):
             self._guard(offset, data)
         self._check_write(offset, len(data))

@@ -14,7 +14,7 @@ import struct
 import sys
 
 from ...errors import CowshedError, HostError, host_error
-from ..node import DATA, ZERO, Extent, Node, fill_zero
+from ..node import DATA, ZERO, Extent, Node, byte_view, fill_zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class FileNode(Node):
         self.nonblock = nonblock
         self._no_punch = False
         self._no_zero_range = False
+        self._lost: HostError | None = None
         self.fd = fd if fd >= 0 else self._open(writable)
         try:
             self._check_kind(os.fstat(self.fd).st_mode)
@@ -158,8 +159,11 @@ class FileNode(Node):
 
     def refresh(self) -> int:
         """Ask the host for the size again, and return it."""
-        self.size = os.fstat(self.fd).st_size
+        self.size = self._length()
         return self.size
+
+    def _length(self) -> int:
+        return os.fstat(self.fd).st_size
 
     # -- mapping --------------------------------------------------------------------------------------------------
 
@@ -230,21 +234,29 @@ class FileNode(Node):
                         raise host_error(error, "", self.path, start) from error
                     got = max(0, min(want, count - skip))
                     view[done : done + got] = part[skip : skip + got]
-                if got < want:
-                    fill_zero(view[done + got : done + want])
-                done += want
+                if not got:  # the end of the file; fewer bytes than asked for need not be that
+                    fill_zero(view[done:])
+                    return
+                done += got
 
     def write(self, offset: int, data: Buffer) -> None:
-        view = data if isinstance(data, memoryview) else memoryview(data)
+        view = byte_view(data)
         if self.read_only:
             self._check_write(offset, 0)
-        if self.align > 1:
-            self._direct_write(offset, view)
-        else:
-            self._pwrite(offset, view)
+        try:
+            if self.align > 1:
+                self._direct_write(offset, view)
+            else:
+                self._pwrite(offset, view)
+        except BaseException:
+            # part of it may be there: what lies behind the end must be known to read as zeroes
+            with self.lock:
+                self.size = max(self.size, self._length())
+            raise
         end = offset + len(view)
         if end > self.size:
-            self.size = end
+            with self.lock:
+                self.size = max(self.size, end)
 
     def _pwrite(self, offset: int, view: memoryview) -> None:
         done = 0
@@ -263,9 +275,9 @@ class FileNode(Node):
         align = self.align
         limit = 1 << 20
         done = 0
-        old_size = self.refresh()
         end = offset + len(view)
         with self.lock, mmap.mmap(-1, limit + 2 * align) as buffer, memoryview(buffer) as whole:
+            old_size = self.refresh()
             while done < len(view):
                 start = (offset + done) // align * align
                 skip = offset + done - start
@@ -289,15 +301,15 @@ class FileNode(Node):
 
     def zero_range(self, offset: int, length: int, unmap: bool) -> bool:
         end = offset + length
+        if end > self.size:
+            self.refresh()  # somebody may have made it longer
         if unmap and self._punch(offset, min(length, max(0, self.size - offset))):
-            if end > self.size:
-                self._set_length(end)
+            self._extend(end)
             return True
         if not self._no_zero_range:
             try:
                 self._space(_FS_IOC_ZERO_RANGE, offset, length)
-                if end > self.size:
-                    self._set_length(end)
+                self._extend(end)
                 return True
             except OSError as error:
                 if error.errno not in _UNSUPPORTED:
@@ -305,9 +317,21 @@ class FileNode(Node):
                 self._no_zero_range = True
         if self._punch(offset, min(length, max(0, self.size - offset))):
             # punched space reads as zeroes but is not reserved any more: reserve it again as was asked for
-            self.preallocate(offset, length)
+            try:
+                self.preallocate(offset, length)
+            except HostError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+            self._extend(end)
             return True
         return False
+
+    def _extend(self, end: int) -> None:
+        """Make the file at least ``end`` bytes long."""
+        if end > self.size:
+            with self.lock:
+                if end > self.refresh():
+                    self._set_length(end)
 
     def write_zeroes(self, offset: int, length: int, unmap: bool = False) -> None:
         """Zero bytes of the file; may extend it. Falls back to writing zeroes."""
@@ -355,10 +379,14 @@ class FileNode(Node):
     def flush(self) -> None:
         if self.cache.no_flush or self.read_only or self.fd < 0:
             return
+        if self._lost is not None:
+            raise self._lost
         try:
             (os.fdatasync if sys.platform != "darwin" else os.fsync)(self.fd)
         except OSError as error:
-            raise host_error(error, "", self.path) from error
+            # the kernel may have dropped what it could not write, and would call the next flush a success
+            self._lost = host_error(error, "", self.path)
+            raise self._lost from error
 
     def _set_length(self, size: int) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ....errors import FormatError
+from ...node import byte_view
 from .l2 import COMPRESSED_FLAG
 from .zero import Qcow2Zeroing
 
@@ -20,8 +21,8 @@ class Qcow2Packing(Qcow2Zeroing):
         ``packed``: its compressed form when the caller made it (with ``codec``). A cluster that doesn't shrink is
         stored plain. Raises UnsupportedError with an external data file.
         """
-        self._check_write(offset, len(data))
-        view = memoryview(data)
+        view = byte_view(data)
+        self._check_write(offset, len(view))
         if packed is None:
             whole = view
             if len(view) < self.cluster_size:
