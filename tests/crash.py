@@ -45,7 +45,8 @@ class Guest:
 
     ``marks``: (number of events in the log, content) where everything so far is promised to be durable. ``actions``:
     (number of events when it began, offset, data) of each write; a whole other content, bytes, where an operation
-    replaces it at once. ``snapshots``: name -> Held.
+    replaces it at once. ``snapshots``: name -> Held. ``tracked``: name of a dirty bitmap -> (what the disk
+    showed when it was made, the number of events when it is no longer kept).
     """
 
     def __init__(self, path: Path, fmt: str) -> None:
@@ -56,6 +57,7 @@ class Guest:
         self.actions: list[tuple[int, int, bytes]] = []
         self.others: list[tuple[int, bytes]] = []
         self.snapshots: dict[str, Held] = {}
+        self.tracked: dict[str, tuple[bytes, int]] = {}
 
     def expected(self, durable: int, cut: int) -> Expected:
         """What to expect where the first ``durable`` events are durable, and none from number ``cut`` on was made."""
@@ -68,7 +70,8 @@ class Guest:
             for name, item in self.snapshots.items()
             if item.start <= cut and (item.gone is None or item.gone > durable)
         ]
-        return Expected(content, pending, others, held)
+        tracked = {name: before for name, (before, until) in self.tracked.items() if cut < until}
+        return Expected(content, pending, others, held, tracked)
 
 
 class Held:
@@ -91,11 +94,13 @@ class Expected:
         pending: list[tuple[int, bytes]],
         others: list[bytes],
         snapshots: list[tuple[str, bytes, bool]],
+        tracked: dict[str, bytes],
     ) -> None:
         self.content = content
         self.pending = pending
         self.others = others
         self.snapshots = snapshots
+        self.tracked = tracked
         self._sectors: dict[int, list[tuple[int, bytes]]] | None = None
 
     def fault(self, found: bytes) -> str | None:
@@ -327,7 +332,7 @@ class Judge:
         """Is this not the same bytes with the same promises as a state before?"""
         key: list[object] = []
         for wanted in expected:
-            key += [id(wanted.content), len(wanted.pending), len(wanted.others)]
+            key += [id(wanted.content), len(wanted.pending), len(wanted.others), len(wanted.tracked)]
             key += [(name, needed) for name, _, needed in wanted.snapshots]
         for disk in disks.values():
             content = disk.content()
@@ -398,6 +403,8 @@ class Judge:
                     faults.append(f"{path.name}: {fault}")
                 if guest.snapshots:
                     self._read_snapshots(path, node, wanted, faults)
+                if wanted.tracked:
+                    self._read_bitmaps(path, node, wanted, content, faults)
                 return content
         except CowshedError as error:
             faults.append(f"{path.name} can't be read: {error} ({error.detail})")
@@ -416,6 +423,23 @@ class Judge:
             with node.snapshot_view(name) as view:
                 if view.read(0, view.size) != known[name]:
                     faults.append(f"{path.name}: snapshot {name} does not show what it showed")
+
+    def _read_bitmaps(self, path: Path, node: Node, wanted: Expected, content: bytes, faults: list[str]) -> None:
+        """A bitmap that passes for valid must have a bit for everything that changed since it was made."""
+        from cowshed.block.format.qcow2.bitmap_store import current, load_bits
+
+        entries = {entry.name: entry for entry in current(node).entries}  # type: ignore[arg-type]
+        for item in node.bitmaps():
+            before = wanted.tracked.get(item.name)
+            if before is None or "in-use" in item.flags or "auto" not in item.flags:
+                continue
+            bits = load_bits(node, entries[item.name])  # type: ignore[arg-type]
+            for at in range(0, len(content), item.granularity):
+                number = at // item.granularity
+                changed = content[at : at + item.granularity] != before[at : at + item.granularity]
+                if changed and not bits[number // 8] >> number % 8 & 1:
+                    faults.append(f"{path.name}: bitmap {item.name} knows nothing of the change at {at:#x}")
+                    return
 
     def _second_opinion(self, guest: Guest, content: bytes, faults: list[str]) -> None:
         """The real tool must read what we read."""

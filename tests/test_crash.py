@@ -37,9 +37,9 @@ class Format:
         self.can = can
 
 
-QCOW2 = ("backing", "snapshot", "resize", "amend", "rebase", "compress")
+QCOW2 = ("backing", "snapshot", "resize", "amend", "rebase", "compress", "bitmap")
 FORMATS = {
-    "v2": Format("qcow2", "compat=0.10,cluster_size=4k", MIB, *QCOW2),
+    "v2": Format("qcow2", "compat=0.10,cluster_size=4k", MIB, *QCOW2[:-1]),
     "v3": Format("qcow2", "compat=1.1,cluster_size=4k", MIB, *QCOW2),
     "v3 64k": Format("qcow2", "cluster_size=64k", 4 * MIB, *QCOW2),
     "v3 512": Format("qcow2", "cluster_size=512", 256 * KIB, *QCOW2),
@@ -431,13 +431,21 @@ def bitmaps(scene: Scene) -> None:
     guest = scene.recorded()
     run = scene.run
     with run.recording():
+        guest.tracked["b1"] = (guest.content, 1 << 60)
         bitmap(scene.path("x"), "b1", ["add"], granularity=4096, fmt=scene.form.driver)
-        with scene.open("x") as node:
-            for _ in range(3):
-                offset, length = scene.span(node)
-                run.write(guest, node, offset, scene.rng.randbytes(length))
-            run.flush(guest, node)
+        for _ in range(2):
+            with scene.open("x") as node:
+                for number in range(4):
+                    offset, length = scene.span(node)
+                    if number == 2:
+                        run.zero(guest, node, offset, length)
+                        run.flush(guest, node)
+                    else:
+                        run.write(guest, node, offset, scene.rng.randbytes(length))
+                run.flush(guest, node)
         bitmap(scene.path("x"), "b2", ["add", ("merge", "b1"), "disable"], fmt=scene.form.driver)
+        run.promise(guest)
+        guest.tracked["b1"] = (guest.tracked["b1"][0], len(run.log.events))
         bitmap(scene.path("x"), "b1", ["clear", "remove"], fmt=scene.form.driver)
         run.promise(guest)
 
@@ -523,6 +531,16 @@ def test_lost_flushes_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "flush", lambda run, guest, node: run.promise(guest))
     verdicts = judge("write", "v3", 200, 1)
     assert any("guest sector" in fault for fault in verdicts.faults), verdicts.faults
+
+
+def test_bitmaps_that_miss_a_write_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness can fail: a dirty bitmap that does not follow the writes is seen through."""
+    from cowshed.block.format.qcow2.bitmap_store import Tracker
+
+    judges.need("qemu-img")
+    monkeypatch.setattr(Tracker, "mark", lambda tracker, offset, length: None)
+    verdicts = judge("bitmap", "v3", 200, 1)
+    assert any("knows nothing of the change" in fault for fault in verdicts.faults), verdicts.faults
 
 
 @pytest.mark.torture

@@ -152,7 +152,7 @@ def test_kill_a_writer(options: str, figures: Any) -> None:
                 judges.run("qemu-io", "-f", "qcow2", "-c", "flush", path)
             judges.run("qemu-img", "check", "-f", "qcow2", path, ok=(0, 3))
             found = shown(scene.folder, "x")
-            fault = Expected(bytes(content), writes[flushed:], [], []).fault(found)
+            fault = Expected(bytes(content), writes[flushed:], [], [], {}).fault(found)
             assert fault is None, fault
             content = bytearray(found)
             figures.add("crash torture: writers killed")
