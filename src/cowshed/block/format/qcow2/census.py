@@ -71,12 +71,13 @@ class Census:
         self.file = image.file
         self.shift = image.cluster_bits
         self.size = image.cluster_size
-        self.file_size = max(end, image.file.size)
+        # whole sectors, as the field's tool sees files
+        self.file_size = max(end, (image.file.size + 511) // 512 * 512)
         self.clusters = (self.file_size + self.size - 1) >> self.shift
         self.bits = image.header.refcount_bits
         self.maximum = (1 << self.bits) - 1
         self.changed = False
-        #: the lowest offset, behind the end of the file, that something refers to
+        #: a file longer than this would have room for something that is behind its end now
         self.beyond = 1 << 64
         #: something begins inside the file and ends behind it: its clusters look unused, but are not
         self.cut = False
@@ -109,7 +110,7 @@ class Census:
                 f"offset {offset:#x} size {length:#x}",
             )
             self.result.corruptions += 1
-            self.beyond = min(self.beyond, offset)
+            self.beyond = min(self.beyond, offset + length - self.size)
             self.cut |= offset < self.file_size
             return
         first = offset >> self.shift
@@ -198,6 +199,8 @@ class Census:
         self.l2_table(offset, self.read_l2(offset), active)
 
     def read_l2(self, offset: int) -> array[int]:
+        if offset >= self.file_size:
+            return array("Q")
         try:
             return self.image.read_table(offset, self.size // 8)
         except CowshedError as error:

@@ -79,6 +79,8 @@ class Ledger:
         if not offset:
             return None
         size = self.image.cluster_size
+        if offset >> 63:
+            raise Unreadable(index, -1, os.strerror(errno.EIO))
         if offset & (size - 1):
             raise Unreadable(index, offset, os.strerror(errno.EIO))
         try:
@@ -291,6 +293,10 @@ class Checker:
                 result.corruptions += 1
                 if not repair:
                     continue
+                if offset >> 63:
+                    tell(result, f"ERROR could not resize image: {os.strerror(errno.EINVAL)}")
+                    self.rebuild = True
+                    continue
                 # a file that reaches so far has the block, all zeroes; but a wild offset must not make a wild file
                 try:
                     if offset >> shift > 4 * census.clusters + 65536:
@@ -326,7 +332,7 @@ class Checker:
             if self.rebuild:
                 tell(result, "ERROR need to rebuild refcount structures")
                 raise Aborted(HostError("Input/output error", path=self.image.filename, errno=errno.EIO))
-            if (result.corruptions, result.leaks) != before[:2]:
+            if result.corruptions or result.leaks:
                 result.corruptions, result.leaks, result.check_errors = before
                 self._compare(self.fix_leaks, self.fix_errors)
                 self.changed |= bool(self.ledger.dirty)
@@ -342,10 +348,12 @@ class Checker:
         corruptions, leaks = result.corruptions, result.leaks
         tell(result, "Rebuilding refcount structure")
         new = NewRefcounts(self.image, self.census)
+        horizon = new.end
         while self.census.beyond < new.end:
             # the file will grow over clusters that entries refer to already: count these too, then place anew
+            horizon *= 2
             self.result = CheckResult()
-            self._count(False, new.end)
+            self._count(False, horizon)
             self.result = result
             new = NewRefcounts(self.image, self.census)
         old, self.ledger = self.ledger, new.ledger
@@ -666,7 +674,7 @@ class Checker:
     def _snapshot_table(self) -> None:
         from .repair import read_snapshot_table
 
-        if self.image.header.nb_snapshots:
+        if self.image.header.nb_snapshots or self.image.header.snapshots_offset & (self.image.cluster_size - 1):
             read_snapshot_table(self)
 
     def _mend_snapshot_table(self) -> None:
