@@ -35,7 +35,8 @@ KINDS = {
     "small": "-o cluster_size=512",
 }
 OPTIONS = [
-    "compat=v2", "compat=v3", "compat=0.10", "compat=1.1", "compat=v5", "compat=", "lazy_refcounts=on", "lazy_refcounts=off",
+    "compat=v2", "compat=v3", "compat=0.10", "compat=1.1", "compat=v5", "compat=",
+    "lazy_refcounts=on", "lazy_refcounts=off",
     "lazy_refcounts", "refcount_bits=1", "refcount_bits=16", "refcount_bits=64", "refcount_bits=7", "refcount_bits=0",
     "refcount_bits=128", "compat=v2,refcount_bits=16,lazy_refcounts=off", "compat=v3,lazy_refcounts=on,refcount_bits=8",
     "size=20M", "size=5M", "size=1000", "size=512", "size=1k,compat=v2", "compat=v3,compat=v2",

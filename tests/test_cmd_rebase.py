@@ -25,7 +25,8 @@ def family(arena: Arena, over: str = "", size: str = "10M") -> Arena:
         "create -q -f qcow2 base 10M",
         ["qemu-io", "base", "-c", "write -P 1 0 4M", "-c", "write -P 7 8M 100k"],
         "create -q -f qcow2 other 12M",
-        ["qemu-io", "other", "-c", "write -P 1 0 2M", "-c", "write -P 2 2M 1M", "-c", "write -z 5M 64k", "-c", "write -P 7 8M 1k"],
+        ["qemu-io", "other", "-c", "write -P 1 0 2M", "-c", "write -P 2 2M 1M"],
+        ["qemu-io", "other", "-c", "write -z 5M 64k", "-c", "write -P 7 8M 1k"],
         "create -q -f raw raw 5M",
         ["qemu-io", "-f", "raw", "raw", "-c", "write -P 1 0 1M", "-c", "write -P 9 4M 1M"],
         "convert -c -O qcow2 base packed",
@@ -103,7 +104,12 @@ def test_sizes(arena: Arena, size: str) -> None:
 
 def test_no_backing_file_before(arena: Arena) -> None:
     family(arena).setup("create -q -f qcow2 alone 10M", ["qemu-io", "alone", "-c", "write -P 3 1M 64k"])
-    trials = "rebase -b base -F qcow2 alone\nrebase -b over -F qcow2 alone\nrebase -b '' alone\nrebase -u -b base -F qcow2 alone"
+    trials = """
+    rebase -b base -F qcow2 alone
+    rebase -b over -F qcow2 alone
+    rebase -b '' alone
+    rebase -u -b base -F qcow2 alone
+    """
     campaign(arena, lines(trials), (state, "alone"))
 
 

@@ -104,10 +104,9 @@ def _identical(one: Path, other: Path) -> bool:
     names = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
     if names != sorted(str(path.relative_to(other)) for path in other.rglob("*") if path.is_file()):
         return False
-    return all(
-        (one / name).stat().st_size == (other / name).stat().st_size and filecmp.cmp(one / name, other / name, shallow=False)
-        for name in names
-    )
+    if any((one / name).stat().st_size != (other / name).stat().st_size for name in names):
+        return False
+    return all(filecmp.cmp(one / name, other / name, shallow=False) for name in names)
 
 
 def _unlike(real: object, ours: object) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import CowshedError, UsageError
+from ..errors import CowshedError, UnsupportedError, UsageError
 from .access import Opened
 
 TYPE_CHECKING = False
@@ -66,6 +66,18 @@ def _perform(node: Node, other: Node, name: str, steps: list[tuple[str, str]], g
             else:
                 getattr(node, f"bitmap_{action}")(name)
         except CowshedError as error:
+            if isinstance(error, UnsupportedError) and not node.supports_bitmaps:
+                error.message = _without_bitmaps(node, name, action, error)
             error.message = f"Operation {action} on bitmap {name} failed: {error.message}"
             error.args = (error.message,)
             raise
+
+
+def _without_bitmaps(node: Node, name: str, action: str, error: CowshedError) -> str:
+    """Why an action failed with an image that can have no bitmaps."""
+    if action != "add":
+        return f"Dirty bitmap '{name}' not found"
+    if "persistent" in error.message:
+        return error.message
+    # the tool names the node, which has no name but a number
+    return f"Can't store persistent bitmaps to #block001: {error.message}"

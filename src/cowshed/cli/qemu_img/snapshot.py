@@ -53,7 +53,7 @@ def run(args: Parsed, out: Output) -> int:
         reason = str(error)
         if args.action == "apply" and not isinstance(error, UsageError):
             reason = f"Failed to load snapshot: {strerror(number)}"
-            if isinstance(error, UnsupportedError):
+            if isinstance(error, UnsupportedError) and error.field is None:
                 reason = "Block driver does not support snapshots"
         out.error(f"Could not {args.action} snapshot '{name}': {reason}")
         return 1
