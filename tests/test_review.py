@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cowshed.block.graph import create_image, open_image
+from cowshed.block.graph import create_image, open_image, reopen
 from cowshed.block.protocol.file import FileNode
 from cowshed.errors import CowshedError, HostError
 from judges import need
@@ -335,3 +336,102 @@ def test_buffers_of_larger_items_are_bytes_all_the_same(tmp_path: Path) -> None:
             back = array("Q", bytes(4096))
             node.read_into(0, memoryview(back))
             assert back == numbers
+
+
+# -- metadata that asks for everything there is ------------------------------------------------------------------------
+
+
+def word(path: Path, at: int) -> int:
+    """A big-endian 64-bit word of the file."""
+    with open(path, "rb") as file:
+        file.seek(at)
+        return int.from_bytes(file.read(8), "big")
+
+
+def poke(path: Path, at: int, data: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def bounded(path: Path, change: str) -> str:
+    """Run ``change`` on ``node``, in 1 GiB of memory and two minutes; the name of the error, or "fine"."""
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+from cowshed.block.graph import open_image
+from cowshed.errors import CowshedError
+try:
+    with open_image({str(path)!r}, writable=True) as node:
+        {change}
+    print("fine")
+except CowshedError as error:
+    print(type(error).__name__)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert not run.stderr, run.stderr
+    return run.stdout.strip()
+
+
+def test_a_host_offset_behind_everything_is_no_reason_to_count_up_to_it(tmp_path: Path) -> None:
+    path = fresh(tmp_path / "disk", MIB)
+    qemu_io(path, [f"write -P 1 0 {K64}"])
+    l2 = word(path, word(path, 40)) & 0x00FFFFFFFFFFFE00
+    poke(path, l2 + 8, (0x00FFFFFFFFFF0000).to_bytes(8, "big"))
+    assert bounded(path, "node.snapshot_create('s')") == "CorruptError"
+
+
+@pytest.mark.parametrize("times", [1, MIB])
+def test_refcount_blocks_far_behind_the_end_are_not_counted_up(tmp_path: Path, times: int) -> None:
+    """One block at both ends of the largest table, or in all of it."""
+    path = fresh(tmp_path / "disk", MIB)
+    block = word(path, word(path, 48)).to_bytes(8, "big")
+    table = 4 * MIB
+    os.truncate(path, table + 8 * MIB)
+    poke(path, table, block)
+    poke(path, table + 8 * MIB - 8 * times, block * times)
+    poke(path, 48, table.to_bytes(8, "big") + (128).to_bytes(4, "big"))
+    assert bounded(path, "node.snapshot_create('s')") == "CorruptError"
+
+
+def test_a_snapshot_with_a_giant_l1_table_takes_no_memory(tmp_path: Path) -> None:
+    path = fresh(tmp_path / "disk", MIB, cluster_size=512)
+    with open_image(str(path), writable=True) as node:
+        node.snapshot_create("s")
+    poke(path, word(path, 64) + 8, b"\xff" * 4)
+    assert bounded(path, "node.write(0, b'x')") == "fine"
+
+
+def test_names_and_ids_of_any_length(tmp_path: Path) -> None:
+    path = fresh(tmp_path / "disk", MIB)
+    with open_image(str(path), writable=True) as node:
+        node.snapshot_create("n" * 70_000)
+        assert [item.name for item in node.snapshots()] == ["n" * 255]  # as the real tool cuts them
+        node.snapshot_create("x" * 255)
+    table = word(path, 64)
+    # the first becomes an id of many digits: its name's bytes and the second entry's belong to it then
+    poke(path, 60, (1).to_bytes(4, "big"))
+    os.truncate(path, max(path.stat().st_size, table + 65536))
+    poke(path, table + 12, (5000).to_bytes(2, "big") + bytes(2))
+    poke(path, table + 64, b"9" * 5000)
+    with open_image(str(path), writable=True) as node:
+        assert node.snapshot_create("t").id == "1"
+
+
+# -- reopening ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_base_that_can_not_be_reopened_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its data file is not the failed node's to close."""
+    path = fresh(tmp_path / "disk", MIB, data_file=str(tmp_path / "data"))
+    qemu_io(path, [f"write -P 1 0 {K64}"])
+    with open_image(str(path)) as node:
+
+        def fail(image: object) -> None:
+            raise HostError("Input/output error", errno=5)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("cowshed.block.format.qcow2.open._make_ready", fail)
+            with pytest.raises(HostError):
+                reopen(node, writable=True)
+        assert node.read(0, K64) == b"\x01" * K64

@@ -26,12 +26,13 @@ def reopen(node: Node, *, writable: bool, parent: Node | None = None, resize: bo
     flags = opening.flags.derive(writable=writable, resize=resize)
     if not node.read_only:
         node.flush()
-    moved: list[Node] = []
+    moved: list[tuple[Node, int]] = []
     try:
-        for role, child in node.children.items():
-            if role != "backing":
-                _change_access(child, writable, opening.role if role == "file" else ROLE_DATA, flags)
-                moved.append(child)
+        for name, child in node.children.items():
+            if name != "backing":
+                role = opening.role if name == "file" else ROLE_DATA
+                _change_access(child, writable, role, flags)
+                moved.append((child, role))
         if not node.children:
             _change_access(node, writable, opening.role, flags)
             opening.flags = flags
@@ -39,20 +40,20 @@ def reopen(node: Node, *, writable: bool, parent: Node | None = None, resize: bo
         context = OpenContext(flags, opening.driver, {}, opening.probed, reuse=node.children)
         fresh: Node = load(opening.driver.open)(node.file, dict(opening.options), context)
     except BaseException:
-        for child in moved:
-            _change_access(child, not writable, opening.role, opening.flags)
+        for child, role in moved:
+            _change_access(child, not writable, role, opening.flags)
         raise
     for name in ("filename", "options", "backing_overridden", "backing_name", "backing_format"):
         setattr(fresh, name, getattr(node, name))
     fresh.opening = Opening(opening.driver, flags, opening.options, opening.role, opening.probed)
     fresh.opening.backing = opening.backing
-    for role, child in node.children.items():
-        fresh.children.setdefault(role, child)
+    for name, child in node.children.items():
+        fresh.children.setdefault(name, child)
     node.closed = True
     if parent is not None:
-        for role, child in parent.children.items():
+        for name, child in parent.children.items():
             if child is node:
-                parent.children[role] = fresh
+                parent.children[name] = fresh
     return fresh
 
 

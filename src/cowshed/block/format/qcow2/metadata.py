@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 
-from ....errors import CorruptError, CowshedError
+from ....errors import CorruptError, CowshedError, FormatError
 from . import header as hd
 from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK, L2Table
 from .node import Qcow2Map
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DIRTY_BYTES = 32 << 20
 #: runs of clusters waiting to be freed, likewise
 MAX_PENDING = 1 << 16
+#: clusters of all snapshots' L1 tables together that are guarded against writes
+MAX_SNAPSHOT_CLUSTERS = 1 << 22
 
 
 class Qcow2Metadata(Qcow2Map):
@@ -70,8 +72,17 @@ class Qcow2Metadata(Qcow2Map):
         if header.snapshots_offset and header.nb_snapshots:
             from .snapshot import table_area
 
+            total = 0
             for offset, length in table_area(self):
-                area(offset, length)
+                length = min(length, self.file.size - offset)
+                total += length >> shift
+                if total > MAX_SNAPSHOT_CLUSTERS:
+                    raise FormatError(
+                        "Snapshot L1 tables too large", path=self.filename, layer="qcow2 snapshot table",
+                        field="l1_size", value=f"{total} clusters", limit=MAX_SNAPSHOT_CLUSTERS, errno=27,
+                    )  # fmt: skip
+                if length > 0:
+                    area(offset, length)
         if header.extension(hd.EXT_BITMAPS) is not None:
             from .bitmap_store import areas
 

@@ -320,10 +320,13 @@ class Qcow2Map(Node):
 
         header = self.header
         bits = header.refcount_bits
-        for entry in self.read_table(
-            header.refcount_table_offset, header.refcount_table_clusters * self.cluster_size // 8
+        entries = header.refcount_table_clusters * self.cluster_size // 8
+        # what has counts lies in the file, and no block serves twice
+        per_block = self.cluster_size * 8 // bits
+        entries = min(entries, (self.file.size >> self.cluster_bits) // per_block + 1)
+        for offset in dict.fromkeys(
+            entry & OFFSET_MASK for entry in self.read_table(header.refcount_table_offset, entries)
         ):
-            offset = entry & OFFSET_MASK
             if offset and not offset & (self.cluster_size - 1) and offset < self.file.size:
                 data = self.file.read(offset, min(self.cluster_size, self.file.size - offset))
                 counts = decode_block(data[: len(data) // 8 * 8], bits)

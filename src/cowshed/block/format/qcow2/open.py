@@ -32,37 +32,31 @@ def open_qcow2(file: Node, options: dict[str, Any], context: Any) -> Node:
     else:
         image = Qcow2Map(file, header, read_only=True)
     image.warn = flags.warn
-    try:
-        if header.crypt_method:
-            _refuse_encrypted(header, file.filename, options, flags.no_io)
-        name = header.data_file if image.has_data_file else None
-        data_file = context.open_data_file(name, image)
-        if data_file is not None:
-            image.children["data-file"] = data_file
-        elif image.has_data_file and not flags.no_io:
-            raise OptionError(
-                "'data-file' is required for this image",
-                path=file.filename, layer="qcow2 header", field="data file name",
-                hint="give the file's name with the option data-file.filename",
-            )  # fmt: skip
-        if header.autoclear_features & hd.AUTOCLEAR_DATA_FILE_RAW and not image.has_data_file and not flags.no_io:
-            raise FormatError(
-                "data-file-raw requires a data file",
-                path=file.filename, layer="qcow2 header", field="autoclear_features", offset=88,
-                value=hex(header.autoclear_features),
-            )  # fmt: skip
-        image.load_l1()
-        if not flags.check:
-            image.snapshots()  # an unreadable table must be noticed before anything is changed beside it
-        image.bitmaps()
-        context.open_backing(header.backing_file, header.backing_format, image)
-        if writable and not flags.check:
-            _make_ready(image)
-    except BaseException:
-        for role, child in list(image.children.items()):
-            if role != "file":
-                child.close()
-        raise
+    if header.crypt_method:
+        _refuse_encrypted(header, file.filename, options, flags.no_io)
+    name = header.data_file if image.has_data_file else None
+    data_file = context.open_data_file(name, image)
+    if data_file is not None:
+        image.children["data-file"] = data_file
+    elif image.has_data_file and not flags.no_io:
+        raise OptionError(
+            "'data-file' is required for this image",
+            path=file.filename, layer="qcow2 header", field="data file name",
+            hint="give the file's name with the option data-file.filename",
+        )  # fmt: skip
+    if header.autoclear_features & hd.AUTOCLEAR_DATA_FILE_RAW and not image.has_data_file and not flags.no_io:
+        raise FormatError(
+            "data-file-raw requires a data file",
+            path=file.filename, layer="qcow2 header", field="autoclear_features", offset=88,
+            value=hex(header.autoclear_features),
+        )  # fmt: skip
+    image.load_l1()
+    if not flags.check:
+        image.snapshots()  # an unreadable table must be noticed before anything is changed beside it
+    image.bitmaps()
+    context.open_backing(header.backing_file, header.backing_format, image)
+    if writable and not flags.check:
+        _make_ready(image)
     return image
 
 

@@ -31,6 +31,9 @@ _TYPECODES = {8: "B", 16: "H", 32: "I", 64: "Q"}
 _CLEAR_COPIED = bytes(value & 0x7F for value in range(256))
 _SET_COPIED = bytes(value | 0x80 for value in range(256))
 
+#: clusters behind the end of the file that may have counts
+BEYOND = 1 << 24
+
 
 def typecode_for(bits: int) -> str:
     """The array typecode that holds a count of ``bits`` bits."""
@@ -60,9 +63,8 @@ class Rebuild:
         self.old_table = image.read_table(
             image.header.refcount_table_offset, image.header.refcount_table_clusters * image.cluster_size // 8
         )
-        self.old = self._load_counts()
-        # space behind the described clusters is not known to be free when the file reaches further
         self.file_clusters = (image.file.size + image.cluster_size - 1) >> image.cluster_bits
+        self.old = self._load_counts()
         self.new = array(self.typecode, bytes(len(self.old) * self.old.itemsize)) if fresh else self.old[:]
         #: many tables: walk them vectorised (numpy takes a tenth of a second to load)
         self.bulk = len(self.old) > 1 << 19
@@ -74,7 +76,7 @@ class Rebuild:
         image = self.image
         per_block = image.cluster_size * 8 // self.old_bits
         counts = array(self.typecode)
-        last = max((index for index, entry in enumerate(self.old_table) if entry & OFFSET_MASK), default=-1)
+        last = self._last_block(per_block)
         zero = array(self.typecode, bytes(per_block * counts.itemsize))
         for index in range(last + 1):
             offset = self.old_table[index] & OFFSET_MASK
@@ -87,6 +89,28 @@ class Rebuild:
             counts.extend(values if values.typecode == self.typecode else array(self.typecode, values))
         return counts
 
+    def _last_block(self, per_block: int) -> int:
+        """The last refcount block that is to be loaded; far behind the end of the file they must count nothing."""
+        image = self.image
+        size = image.cluster_size
+        near = (self.file_clusters + BEYOND) // per_block
+        empty: set[int] = set()
+        last = -1
+        for index, entry in enumerate(self.old_table):
+            offset = entry & OFFSET_MASK
+            if not offset:
+                continue
+            if index <= near:
+                last = index
+            elif offset not in empty:
+                if offset < image.file.size and any(image.file.read(offset, min(size, image.file.size - offset))):
+                    raise image.corruption(
+                        f"Refcount block {index} counts clusters far behind the end of the file",
+                        field=f"refcount_table[{index}]", value=hex(entry), limit=self.file_clusters + BEYOND,
+                    )  # fmt: skip
+                empty.add(offset)
+        return last
+
     # -- counts ---------------------------------------------------------------------------------------------------
 
     def _reach(self, cluster: int) -> None:
@@ -97,11 +121,20 @@ class Rebuild:
             self.new.frombytes(pad)
             self.old.frombytes(pad)
 
+    def _known(self, first: int, count: int) -> None:
+        """Make the counts of these clusters, which the image refers to, indexable. Raises CorruptError."""
+        if first + count > max(len(self.new), self.file_clusters):
+            raise self.image.corruption(
+                f"Cluster {first + count - 1:#x} is in use, but lies behind the end of the file and has no refcount",
+                field="host cluster", value=first + count - 1, limit=self.file_clusters,
+            )  # fmt: skip
+        self._reach(first + count - 1)
+
     def add(self, first: int, count: int, amount: int) -> None:
         """Change the new counts of ``count`` clusters from ``first``. Raises FormatError beyond 0..maximum."""
         if not count:
             return
-        self._reach(first + count - 1)
+        self._known(first, count)
         if self.bulk and count >= 256 and self._add_uniform(first, count, amount):
             return
         piece = self.new[first : first + count]
@@ -132,7 +165,7 @@ class Rebuild:
 
     def _ones(self, first: int, count: int) -> bool | None:
         """Are all new counts of these clusters 1 (True), none of them (False), or some (None)?"""
-        self._reach(first + count - 1)
+        self._known(first, count)
         if self.bulk and count >= 256:
             ones = int((self._view(self.new)[first : first + count] == 1).sum())
         else:
@@ -360,6 +393,10 @@ class Rebuild:
                 table_first = self.allocate(need)
                 continue
             again = False
+            # blocks that describe nothing any more
+            for index in [number for number in kept if number >= blocks]:
+                self.free_area(kept.pop(index), size)
+                again = True
             for index in range(blocks):
                 low = index * self.per_block
                 if index in placed:
@@ -374,16 +411,9 @@ class Rebuild:
                 again = True
             if not again:
                 break
-        # blocks that describe nothing any more
-        for index in [number for number in kept if number >= blocks]:
-            low = index * self.per_block
-            if not _any(self.new[low : low + self.per_block]):
-                offset = kept.pop(index)
-                self.free_area(offset, size)
         table = array("Q", bytes(table_clusters << shift))
         for index, offset in kept.items():
-            if index < len(table):
-                table[index] = offset
+            table[index] = offset
         code = typecode_for(self.bits)
         for index in sorted(placed):
             low = index * self.per_block

@@ -174,6 +174,8 @@ def _drop_slots(image: Qcow2Node, index: int, first: int) -> None:
     for at, count, kind, host in runs(entries, image.cluster_size, image.has_data_file):
         if kind in (DATA, ZERO) and host >= 0:
             if not image.has_data_file:
+                if host & (image.cluster_size - 1):
+                    raise image._unaligned(host, index, first + at, kind)
                 image.refcounts.release(host >> image.cluster_bits, count, discard=True)
         elif kind not in (HOLE, ZERO):
             for entry in entries[at : at + count]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ENTRY = struct.Struct(">QIHHIIQII")
 MAX_EXTRA = 1024
+#: bytes of a new snapshot's name; the field's tools cut it there
+MAX_NAME = 255
 
 
 class Record(Snapshot):
@@ -150,6 +152,11 @@ def _refuse_data_file(image: Qcow2Map) -> None:
         raise UnsupportedError("Operation not supported", path=image.filename, layer="qcow2", field="data file")
 
 
+def _is_number(id: str) -> bool:
+    """Is it an id as the tools give them? Longer ones count for nothing (and take long to read)."""
+    return id.isascii() and id.isdigit() and len(id) < 20
+
+
 def _stripped(l1: array[int]) -> array[int]:
     """An L1 table without COPIED flags, as snapshots keep theirs."""
     return array("Q", [entry & L1_OFFSET_MASK for entry in l1])
@@ -166,10 +173,11 @@ def create(image: Qcow2Node, name: str, *, now: float | None = None) -> Record:
     records, table_length = _load(image)
     if len(records) >= hd.MAX_SNAPSHOTS:
         raise CowshedError("File too large", path=image.filename, layer="qcow2", errno=27)
-    number = max((int(record.id) for record in records if record.id.isdigit() and record.id.isascii()), default=0)
+    number = max((int(record.id) for record in records if _is_number(record.id)), default=0)
     stamp = time.time() if now is None else now
     rebuild = Rebuild(image)
     header = image.header
+    name = name.encode("utf-8", "surrogateescape")[:MAX_NAME].decode("utf-8", "surrogateescape")
     record = Record(str(number + 1), name, 0, len(image.l1))
     record.date_sec = int(stamp)
     record.date_nsec = int((stamp - int(stamp)) * 1e9)
