@@ -382,7 +382,7 @@ def test_a_host_offset_behind_everything_is_no_reason_to_count_up_to_it(tmp_path
 
 
 @pytest.mark.parametrize("times", [1, MIB])
-def test_refcount_blocks_far_behind_the_end_are_not_counted_up(tmp_path: Path, times: int) -> None:
+def test_refcount_blocks_far_behind_the_end_take_no_memory(tmp_path: Path, times: int) -> None:
     """One block at both ends of the largest table, or in all of it."""
     path = fresh(tmp_path / "disk", MIB)
     block = word(path, word(path, 48)).to_bytes(8, "big")
@@ -391,7 +391,7 @@ def test_refcount_blocks_far_behind_the_end_are_not_counted_up(tmp_path: Path, t
     poke(path, table, block)
     poke(path, table + 8 * MIB - 8 * times, block * times)
     poke(path, 48, table.to_bytes(8, "big") + (128).to_bytes(4, "big"))
-    assert bounded(path, "node.snapshot_create('s')") == "CorruptError"
+    assert bounded(path, "node.snapshot_create('s')").endswith("Error")
 
 
 def test_a_snapshot_with_a_giant_l1_table_takes_no_memory(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_names_and_ids_of_any_length(tmp_path: Path) -> None:
         assert node.snapshot_create("t").id == "1"
 
 
-# -- reopening ----------------------------------------------------------------------------------------------------------
+# -- reopening --------------------------------------------------------------------------------------------------------
 
 
 def test_a_base_that_can_not_be_reopened_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,11 +76,13 @@ class Rebuild:
         image = self.image
         per_block = image.cluster_size * 8 // self.old_bits
         counts = array(self.typecode)
-        last = self._last_block(per_block)
+        # counts far behind the end of the file are of no use to anybody: what refers to such clusters is refused
+        near = (self.file_clusters + BEYOND) // per_block + 1
+        last = max((index for index, entry in enumerate(self.old_table[:near]) if entry & OFFSET_MASK), default=-1)
         zero = array(self.typecode, bytes(per_block * counts.itemsize))
         for index in range(last + 1):
             offset = self.old_table[index] & OFFSET_MASK
-            if not offset or offset & (image.cluster_size - 1):
+            if not offset or offset & (image.cluster_size - 1) or offset >= image.file.size:
                 counts.extend(zero)
                 continue
             size = image.cluster_size
@@ -88,28 +90,6 @@ class Rebuild:
             values = decode_block(data, self.old_bits)
             counts.extend(values if values.typecode == self.typecode else array(self.typecode, values))
         return counts
-
-    def _last_block(self, per_block: int) -> int:
-        """The last refcount block that is to be loaded; far behind the end of the file they must count nothing."""
-        image = self.image
-        size = image.cluster_size
-        near = (self.file_clusters + BEYOND) // per_block
-        empty: set[int] = set()
-        last = -1
-        for index, entry in enumerate(self.old_table):
-            offset = entry & OFFSET_MASK
-            if not offset:
-                continue
-            if index <= near:
-                last = index
-            elif offset not in empty:
-                if offset < image.file.size and any(image.file.read(offset, min(size, image.file.size - offset))):
-                    raise image.corruption(
-                        f"Refcount block {index} counts clusters far behind the end of the file",
-                        field=f"refcount_table[{index}]", value=hex(entry), limit=self.file_clusters + BEYOND,
-                    )  # fmt: skip
-                empty.add(offset)
-        return last
 
     # -- counts ---------------------------------------------------------------------------------------------------
 
@@ -121,7 +101,7 @@ class Rebuild:
             self.new.frombytes(pad)
             self.old.frombytes(pad)
 
-    def _known(self, first: int, count: int) -> None:
+    def _inside(self, first: int, count: int) -> None:
         """Make the counts of these clusters, which the image refers to, indexable. Raises CorruptError."""
         if first + count > max(len(self.new), self.file_clusters):
             raise self.image.corruption(
@@ -134,7 +114,7 @@ class Rebuild:
         """Change the new counts of ``count`` clusters from ``first``. Raises FormatError beyond 0..maximum."""
         if not count:
             return
-        self._known(first, count)
+        self._inside(first, count)
         if self.bulk and count >= 256 and self._add_uniform(first, count, amount):
             return
         piece = self.new[first : first + count]
@@ -165,7 +145,7 @@ class Rebuild:
 
     def _ones(self, first: int, count: int) -> bool | None:
         """Are all new counts of these clusters 1 (True), none of them (False), or some (None)?"""
-        self._known(first, count)
+        self._inside(first, count)
         if self.bulk and count >= 256:
             ones = int((self._view(self.new)[first : first + count] == 1).sum())
         else:
