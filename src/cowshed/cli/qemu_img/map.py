@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...errors import CowshedError
+from ...ops.access import Opened
 from ...ops.map import map_image
 from .opening import access, reference
 
@@ -19,27 +20,30 @@ _WORDS = ("false", "true")
 
 def run(args: Parsed, out: Output) -> int:
     try:
-        entries = map_image(
-            reference(args, args.filename), start=args.start_offset, length=args.max_length, **access(args, out)
-        )
-        if args.output == "json":
-            return _json(entries, args, out)
-        return _human(entries, out)
+        opened = Opened(reference(args, args.filename), access(args, out))
     except CowshedError as error:
         out.report(error)
         return 1
+    with opened as node:
+        try:
+            entries = map_image(node, start=args.start_offset, length=args.max_length)
+            if args.output == "json":
+                return _json(entries, args, out)
+            return _human(entries, out)
+        except CowshedError as error:
+            out.report(error, "Could not read file metadata: ")
+            return 1
 
 
 def _json(entries: Iterable[MapEntry], args: Parsed, out: Output) -> int:
-    lead = "["
+    out.write("[")
+    lead = ""
     for entry in entries:
         out.write(lead + _object(entry) + "}")
         lead = ",\n"
-    if lead == "[":
+    if not lead:
         start = args.start_offset
-        out.write(
-            f'[{{ "start": {start}, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}}'
-        )
+        out.write(f'{{ "start": {start}, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}}')
     out.write("]\n")
     return 0
 
@@ -53,12 +57,8 @@ def _object(entry: MapEntry) -> str:
 
 
 def _human(entries: Iterable[MapEntry], out: Output) -> int:
-    first = True
-    head = f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n"
+    out.write(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n")
     for entry in entries:
-        if first:
-            out.write(head)
-            first = False
         if not entry.data:
             continue
         if entry.offset is None:
@@ -68,8 +68,6 @@ def _human(entries: Iterable[MapEntry], out: Output) -> int:
             out.write(
                 f"{_hex(entry.start):<16}{_hex(entry.length):<16}{_hex(entry.offset):<16}{entry.filename or ''}\n"
             )
-    if first:
-        out.write(head)
     return 0
 
 
