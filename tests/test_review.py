@@ -418,6 +418,31 @@ def test_names_and_ids_of_any_length(tmp_path: Path) -> None:
         assert node.snapshot_create("t").id == "1"
 
 
+@pytest.mark.parametrize("compat", ["0.10", "1.1"])
+def test_after_corruption_is_met_nothing_more_is_written(tmp_path: Path, compat: str) -> None:
+    """Half of what a write replaced was to be freed when the bad entry came: none of it may be."""
+    path = fresh(tmp_path / "disk", MIB, compat=compat)
+    qemu_io(path, [f"write -P 1 0 {4 * K64}"])
+    subprocess.run([need("qemu-img"), "snapshot", "-c", "s", str(path)], check=True, timeout=60)
+    l2 = word(path, word(path, 40)) & 0x00FFFFFFFFFFFE00
+    for at, tail in ((0, 0), (8, 0), (16, 0x200)):  # the third is not aligned, and all are the snapshot's too
+        poke(path, l2 + at, ((word(path, l2 + at) & ~(1 << 63)) | tail).to_bytes(8, "big"))
+    node = open_image(str(path), writable=True)
+    with pytest.raises(CowshedError):
+        node.write(0, b"2" * (4 * K64))
+    with pytest.raises(CowshedError):
+        node.write(512 * 1024, b"3" * 512)
+    with pytest.raises(CowshedError):
+        node.resize(2 * MIB)
+    with pytest.raises(CowshedError):
+        node.flush()
+    node.close()
+    with open_image(str(path)) as node:
+        assert node.read(0, 2 * K64) == b"\x01" * (2 * K64)
+    run = subprocess.run([need("qemu-img"), "check", str(path)], capture_output=True, text=True, timeout=60)
+    assert "refcount=0 reference" not in run.stdout + run.stderr
+
+
 # -- reopening --------------------------------------------------------------------------------------------------------
 
 

@@ -93,8 +93,11 @@ class Qcow2Metadata(Qcow2Map):
 
     def corruption(self, text: str, **facts: Any) -> CorruptError:
         """Mark the image corrupt (when it is open for writing) and give the error to raise."""
-        if self.read_only or self.header.version < 3:
+        if self.read_only:
             return super().corruption(text, **facts)
+        if self.header.version < 3:  # which has no mark for it; nothing more is written all the same
+            self.failed = super().corruption(text, **facts)
+            return self.failed
         error = hd.corrupt(self.filename, "Input/output error", hint=text, **facts)
         if not self.signalled_corruption:
             self.signalled_corruption = True
@@ -174,6 +177,8 @@ class Qcow2Metadata(Qcow2Map):
         first sector, written last, switches to the new one.
         """
         with self.lock:
+            if self.failed is not None:
+                raise self.failed
             old = hd.read_header(self.file, check=True)
             extensions = old.header_length + sum(8 + (len(data) + 7 & ~7) for _, data in old.extensions) + 8
             name = len((old.backing_file or "").encode("utf-8", "surrogateescape"))

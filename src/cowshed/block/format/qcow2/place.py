@@ -209,6 +209,7 @@ class Qcow2Placing(Qcow2Metadata):
         """Point ``clusters`` entries from guest offset ``start`` to ``host``; ``covered``: guest bytes valid there."""
         index, rest = divmod(start, self.l2_span)
         table = self.l2_for_write(index)
+        self.touch(table)  # first: whatever fails below, what was changed is written
         slot = rest >> self.cluster_bits
         entries = table.entries
         size = self.cluster_size
@@ -233,4 +234,3 @@ class Qcow2Placing(Qcow2Metadata):
                 for number, entry in enumerate(replaced):
                     if entry:
                         self._free_entry(entry, host + number * size)
-        self.touch(table)

@@ -35,6 +35,8 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off") -> None:
             value=size,
             errno=22,
         )
+    if image.failed is not None:
+        raise image.failed
     header = image.header
     if header.nb_snapshots and header.version < 3:
         raise CowshedError("Can't resize a v2 image which has snapshots", path=image.filename, layer="qcow2", errno=95)
