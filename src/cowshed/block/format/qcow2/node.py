@@ -186,8 +186,10 @@ class Qcow2Map(Node):
         base = index * self.l2_span
         first = (offset - base) >> cluster_bits
         if bulk and offset == base and end - offset == self.l2_span and index not in self.l2:
-            where = self.l2_offset(index)
-            raw = self.file.read(where, max(0, min(size, self.file.size - where))).ljust(size, b"\0")
+            with self.lock:  # the table may move
+                where = self.l2_offset(index)
+                inside = max(0, min(size, self.file.size - where)) if where else 0
+                raw = self.file.read(where, inside).ljust(size, b"\0")
             pieces = runs_of_table(raw, size, self.has_data_file)
         else:
             table = self.l2_table(index)
