@@ -148,7 +148,7 @@ def test_nothing_else_is_opened(tmp_path: Path) -> None:
     for name in ("a.qcow2", "b.qcow2", "c.vmdk"):
         done = subprocess.run(
             [sys.executable, "-B", "-c", WATCHED, "inspect", name],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         events = set(done.stderr.splitlines())
