@@ -123,12 +123,12 @@ class Header:
     @property
     def backing_format(self) -> str | None:
         data = self.extension(EXT_BACKING_FORMAT)
-        return None if data is None else data.decode("utf-8", "surrogateescape")
+        return None if data is None else data.split(b"\0")[0].decode("utf-8", "surrogateescape")
 
     @property
     def data_file(self) -> str | None:
         data = self.extension(EXT_DATA_FILE)
-        return None if data is None else data.decode("utf-8", "surrogateescape")
+        return None if data is None else data.split(b"\0")[0].decode("utf-8", "surrogateescape")
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -201,7 +201,7 @@ class Qcow2Metadata(Qcow2Map):
     def l2_for_write(self, index: int) -> L2Table:
         """The L2 table of L1 entry ``index``, owned by the active L1 alone; made or copied when it is not."""
         entry = self.l1[index]
-        if entry & COPIED:
+        if entry & COPIED and entry & L1_OFFSET_MASK:
             table = self.l2_table(index)
             assert table is not None
             return table

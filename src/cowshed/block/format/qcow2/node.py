@@ -247,7 +247,8 @@ class Qcow2Map(Node):
                 pieces = list(subcluster_runs(entry, bitmap, self.has_data_file))
             except ValueError:
                 raise self.corruption(
-                    f"Invalid cluster entry found  (L2 offset: {table.offset:#x}, L2 index: {first + number:#x})",
+                    f"Invalid cluster entry found  (L2 offset: {table.offset:#x}, "
+                    f"L2 index: {hd.c_hex(first + number)})",
                     field=f"l2_table[{first + number}]",
                     value=f"{entry:#x}, {bitmap:#x}",
                 ) from None

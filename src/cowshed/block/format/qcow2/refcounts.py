@@ -97,7 +97,7 @@ class Refcounts:
         offset = self.table[index] & OFFSET_MASK
         if offset == 0:
             return None
-        if offset % self.image.cluster_size:
+        if offset % self.image.cluster_size or offset >> 63:
             raise self.image.corruption(
                 f"Refblock offset {offset:#x} unaligned (reftable index: {index:#x})",
                 field=f"refcount_table[{index}]",
@@ -257,8 +257,10 @@ class Refcounts:
 
     def allocate(self, count: int, *, whole: bool = False) -> tuple[int, int]:
         """Take free clusters (count 1 each): (first, n), contiguous; n == count when ``whole``."""
+        if whole:
+            return self._allocate_whole(count), count
         while True:
-            first, got = self.find(count, whole=whole)
+            first, got = self.find(count)
             if not self._covers(first, got):
                 # new blocks may have been placed right there: look again
                 continue
@@ -268,6 +270,27 @@ class Refcounts:
             if first == self.hint:
                 self.hint = first + got
             return first, got
+
+    def _allocate_whole(self, count: int) -> int:
+        """``count`` contiguous clusters; the blocks that they need are put in front of them, out of the way."""
+        room = 0  # clusters in front for new blocks
+        while True:
+            first, _ = self.find(count + room, whole=True)
+            indexes = range(first // self.per_block, (first + count + room - 1) // self.per_block + 1)
+            missing = [index for index in indexes if self.block(index) is None]
+            if missing and missing[-1] >= len(self.table):
+                self._grow_table(missing[-1])
+                continue
+            if len(missing) > room:
+                room = len(missing)
+                continue
+            if not self.image.metadata_clusters.isdisjoint(range(first, first + count + room)):
+                self._refuse(first, count + room)
+            for number, index in enumerate(missing):
+                self._place_block(index, first + number)
+            first += len(missing)
+            self.add(first, count)
+            return first
 
     def _refuse(self, first: int, count: int) -> None:
         """Counts of zero for live metadata: whoever took them at their word would destroy it. Raises CorruptError."""
