@@ -53,6 +53,7 @@ def warner(out: Output) -> Callable[[str], None]:
         if text.startswith(("WARNING", "qcow2: ")):
             out.raw(text + "\n")
         else:
-            out.warning(text)
+            line, _, hint = text.partition("\n")
+            out.warning(line, hint)
 
     return warn

@@ -14,6 +14,8 @@ from .l2 import OFFSET_MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ...facts import Bitmap
     from .node import Qcow2Map
 
@@ -96,50 +98,42 @@ class Directory:
         self.entries: list[Entry] = []
 
     @classmethod
-    def load(cls, image: Qcow2Map) -> Directory:
-        """The directory of ``image``. Raises FormatError where a field is out of its bounds."""
-        data = image.header.extension(hd.EXT_BITMAPS)
-        if data is None:
-            return cls()
-        path = image.filename
-
-        def bad(text: str, field: str, value: object, limit: object = None, number: int = errno.EINVAL) -> FormatError:
-            return FormatError(
-                text,
-                path=path,
-                layer="qcow2 bitmaps",
-                field=field,
-                value=value,
-                limit=limit,
-                offset=offset,
-                errno=number,
-            )
-
-        offset = 0
+    def head(cls, image: Qcow2Map) -> tuple[int, int, int]:
+        """The bitmaps extension: (number of bitmaps, bytes of the directory, its offset). Raises FormatError."""
+        data = image.header.extension(hd.EXT_BITMAPS) or b""
         if len(data) != EXTENSION.size:
-            raise bad("bitmaps_ext: Invalid extension length", "length", len(data), EXTENSION.size)
+            raise _damaged(image, "bitmaps_ext: Invalid extension length", "length", len(data), EXTENSION.size)
         count, reserved, length, offset = EXTENSION.unpack(data)
         if reserved:
-            raise bad("bitmaps_ext: Reserved field is not zero", "reserved", reserved, 0)
+            raise _damaged(image, "bitmaps_ext: Reserved field is not zero", "reserved", reserved, 0)
         if count > MAX_BITMAPS:
-            raise bad(
-                f"bitmaps_ext: Image has {count} bitmaps, exceeding the QEMU supported maximum of {MAX_BITMAPS}",
+            raise _damaged(
+                image, f"bitmaps_ext: Image has {count} bitmaps, exceeding the QEMU supported maximum of {MAX_BITMAPS}",
                 "nb_bitmaps", count, MAX_BITMAPS,
             )  # fmt: skip
         if not count:
-            raise bad("found bitmaps extension with zero bitmaps", "nb_bitmaps", 0, "at least 1")
+            raise _damaged(image, "found bitmaps extension with zero bitmaps", "nb_bitmaps", 0, "at least 1")
         if offset & (image.cluster_size - 1):
-            raise bad(
-                "bitmaps_ext: invalid bitmap directory offset",
-                "offset",
-                hex(offset),
-                f"a multiple of {image.cluster_size}",
-            )
+            limit = f"a multiple of {image.cluster_size}"
+            raise _damaged(image, "bitmaps_ext: invalid bitmap directory offset", "offset", hex(offset), limit)
         if length > MAX_DIRECTORY:
-            raise bad(
+            raise _damaged(
+                image,
                 f"bitmaps_ext: bitmap directory size ({length}) exceeds the maximum supported size ({MAX_DIRECTORY})",
                 "size", length, MAX_DIRECTORY,
             )  # fmt: skip
+        return count, length, offset
+
+    @classmethod
+    def load(cls, image: Qcow2Map) -> Directory:
+        """The directory of ``image``. Raises FormatError where a field is out of its bounds."""
+        if image.header.extension(hd.EXT_BITMAPS) is None:
+            return cls()
+        count, length, offset = cls.head(image)
+
+        def bad(text: str, field: str, value: object, limit: object = None) -> FormatError:
+            return _damaged(image, text, field, value, limit, offset)
+
         directory = cls(offset, length)
         if not length:
             raise bad("Requested bitmap directory size is zero", "size", 0)
@@ -172,6 +166,64 @@ class Directory:
                 "Less bitmaps found than specified in header extension", "nb_bitmaps", len(directory.entries), count
             )
         return directory
+
+
+def open_bitmaps(image: Qcow2Map, *, writable: bool) -> None:
+    """What opening an image does about its bitmaps: bound everything that will be read of them.
+
+    Bitmaps that a program without support for them has left behind are no longer believed; opening for writing drops
+    them. Raises FormatError.
+    """
+    header = image.header
+    if header.extension(hd.EXT_BITMAPS) is None:
+        return
+    if not header.autoclear_features & hd.AUTOCLEAR_BITMAPS:
+        Directory.head(image)
+        if header.version < 3:
+            image.warn(
+                "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without "
+                "persistent bitmap support; so now they must all be considered inconsistent"
+            )
+        else:
+            image.warn(
+                "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent\n"
+                "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+            )
+        if writable:
+            node: Any = image
+            header.set_extension(hd.EXT_BITMAPS, None)
+            node.rewrite_header()
+        return
+    names: set[str] = set()
+    for entry in Directory.load(image).entries:
+        if entry.name in names:
+            raise _damaged(image, f"Bitmap already exists: {entry.name}", "name", entry.name)
+        names.add(entry.name)
+        if entry.in_use:
+            continue
+        table = image.read_table(entry.table_offset, entry.table_size)
+        for index, item in enumerate(table):
+            if item and entry.bad_table_entry(item, image.cluster_size):
+                raise _damaged(
+                    image,
+                    f"Could not read bitmap_table table from image for bitmap '{entry.name}': Invalid argument",
+                    f"bitmap table entry {index}", hex(item),
+                )  # fmt: skip
+        needed = max(1, -(-entry.bytes_for(image.size) >> image.cluster_bits))
+        if entry.table_size != needed:
+            raise _damaged(
+                image, f"Could not read bitmap '{entry.name}' from image: Invalid argument", "bitmap_table_size",
+                entry.table_size, needed,
+            )  # fmt: skip
+
+
+def _damaged(
+    image: Qcow2Map, text: str, field: str, value: object, limit: object = None, offset: int | None = None
+) -> FormatError:
+    return FormatError(
+        text, path=image.filename, layer="qcow2 bitmaps", field=field, value=value, limit=limit, offset=offset,
+        errno=errno.EINVAL,
+    )  # fmt: skip
 
 
 def _sound(entry: Entry, image: Qcow2Map) -> bool:

@@ -158,7 +158,10 @@ def rewrite(image: Qcow2Metadata, entries: list[Entry], bits: dict[str, bytearra
     for entry in old.entries:
         if entry.table_offset not in kept:
             for first, count in _areas(image, entry):
-                refcounts.release(first, count, discard=True)
+                # a damaged table may name clusters that nobody counts: there is nothing to give back then
+                for cluster in range(first, first + count):
+                    if cluster < image.max_clusters and refcounts.get(cluster):
+                        refcounts.release(cluster, discard=True)
     if old.length:
         refcounts.release(old.offset >> shift, -(-old.length >> shift))
     image.commit()
@@ -376,6 +379,13 @@ class Tracker:
             if entry.name in self.bits:
                 entry.flags &= ~IN_USE
         rewrite(self.image, directory.entries, self.bits)
+
+
+def refuse_inconsistent(image: Qcow2Metadata) -> None:
+    """Raise CowshedError when there is a bitmap whose bits can't be trusted, and so not be fitted to another size."""
+    directory = current(image)
+    for entry in directory.entries:
+        _usable(image, directory, entry.name)
 
 
 def resize_bitmaps(image: Qcow2Metadata, size: int) -> None:

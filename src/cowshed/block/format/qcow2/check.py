@@ -252,7 +252,7 @@ class Checker:
         header = self.image.header
         if header.extension(hd.EXT_BITMAPS) is None or not header.autoclear_features & hd.AUTOCLEAR_BITMAPS:
             return
-        from .bitmap import TABLE_ONES, Directory
+        from .bitmap import Directory
 
         census, result = self.census, self.result
         try:
@@ -264,10 +264,15 @@ class Checker:
         census.region(directory.offset, directory.length)
         for entry in directory.entries:
             census.region(entry.table_offset, entry.table_size * 8)
-            for item in self.image.read_table(entry.table_offset, entry.table_size):
-                if entry.bad_table_entry(item, self.image.cluster_size):
-                    result.corruptions += 1
-                elif item & OFFSET_MASK and item != TABLE_ONES:
+            table = self.image.read_table(entry.table_offset, entry.table_size)
+            if any(entry.bad_table_entry(item, self.image.cluster_size) for item in table if item):
+                result.corruptions += 1
+                field, where = f"table of bitmap '{entry.name}'", self.image.filename
+                raise Aborted(
+                    FormatError("Invalid argument", path=where, layer="qcow2 bitmaps", field=field, errno=errno.EINVAL)
+                )
+            for item in table:
+                if item & OFFSET_MASK:
                     census.region(item & OFFSET_MASK, self.image.cluster_size)
 
     def _count_blocks(self, repair: bool) -> None:

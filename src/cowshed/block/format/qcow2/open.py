@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EIO
+
 from ....errors import CowshedError, FormatError, HostError, OptionError, UnsupportedError
 from . import header as hd
 from .node import Qcow2Map
@@ -53,7 +55,10 @@ def open_qcow2(file: Node, options: dict[str, Any], context: Any) -> Node:
     image.load_l1()
     if not flags.check:
         image.snapshots()  # an unreadable table must be noticed before anything is changed beside it
-    image.bitmaps()
+    if header.extension(hd.EXT_BITMAPS) is not None:
+        from .bitmap import open_bitmaps
+
+        open_bitmaps(image, writable=writable)
     context.open_backing(header.backing_file, header.backing_format, image)
     if writable and not flags.check:
         _make_ready(image)
@@ -87,10 +92,10 @@ def _make_ready(image: Any) -> None:
     if header.incompatible_features & hd.INCOMPAT_DIRTY:
         from .check import check_image
 
-        try:
-            check_image(image, frozenset({"leaks", "errors"}))
-        except CowshedError as error:
-            raise CowshedError("Could not repair dirty image", path=image.filename, errno=error.errno) from error
+        result = check_image(image, frozenset({"leaks", "errors"}))
+        if result.error is not None or result.check_errors:
+            number = EIO if result.error is None else result.error.errno
+            raise CowshedError("Could not repair dirty image", path=image.filename, errno=number) from result.error
     unknown = header.autoclear_features & ~hd.AUTOCLEAR_KNOWN
     if unknown and header.version >= 3:
         header.autoclear_features &= hd.AUTOCLEAR_KNOWN

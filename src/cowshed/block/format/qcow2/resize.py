@@ -10,7 +10,7 @@ from array import array
 from ....errors import CowshedError, RangeError
 from ...node import DATA, HOLE, ZERO
 from . import header as hd
-from .bitmap_store import resize_bitmaps
+from .bitmap_store import refuse_inconsistent, resize_bitmaps
 from .create import preallocate
 from .l2 import L1_OFFSET_MASK, runs
 from .rebuild import Rebuild
@@ -52,6 +52,8 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off") -> None:
             hint="an image with larger clusters can be larger",
         )  # fmt: skip
     if image.header.extension(hd.EXT_BITMAPS) is not None:
+        if image.tracker is None:
+            refuse_inconsistent(image)
         image.before_write(0, 0)  # starts the tracker
         if image.tracker is not None:
             image.tracker.resize(size)
