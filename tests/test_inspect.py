@@ -153,7 +153,8 @@ def test_nothing_else_is_opened(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         events = set(done.stderr.splitlines())
         opened = {line for line in events if not re.search(r"\.(py|pyc|so)'$", line)}
-        assert opened == {f"open {name!r}"}, opened
+        # /dev/null is where locks are tried out
+        assert opened - {"open '/dev/null'"} == {f"open {name!r}"}, opened
 
 
 def test_arguments(tmp_path: Path) -> None:
