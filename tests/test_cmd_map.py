@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import cowshed
 import cowshed.ops.map as ops
 import judges
 from cowshed.errors import OpenError, RangeError
@@ -213,3 +217,41 @@ def test_large_map_in_little_memory(tmp_path: Path, figures: Any) -> None:
     figures.add("map: seconds for 1 TiB in this process", round(spent, 2))
     figures.add("map: seconds for 1 TiB by the real tool", round(time.monotonic() - began, 2))
     assert count == real.count('"start"')
+
+
+@given(
+    writes=st.lists(
+        st.tuples(st.integers(0, 2047), st.integers(1, 400), st.sampled_from("wzd")), min_size=1, max_size=12
+    ),
+    cluster=st.sampled_from(["512", "4k", "64k", "2M"]),
+    extended=st.booleans(),
+    backed=st.booleans(),
+)
+@settings(max_examples=60)
+def test_written_by_us(
+    tmp_path_factory: pytest.TempPathFactory,
+    writes: list[tuple[int, int, str]],
+    cluster: str,
+    extended: bool,
+    backed: bool,
+) -> None:
+    """Both tools map images alike that our writer made, with holes in their clusters and in their files."""
+    folder = tmp_path_factory.mktemp("map")
+    arena = Arena(folder)
+    options = f"cluster_size={cluster}" + (",extended_l2=on" if extended and cluster in ("64k", "2M") else "")
+    if backed:
+        arena.setup("create -q -f qcow2 base 2M", ["qemu-io", "base", "-c", "write -P 1 300k 500k"])
+    base = " -b base -F qcow2" if backed else ""
+    arena.setup(f"create -q -f qcow2 -o {options}{base} a 1M")
+    with cowshed.open(str(arena.dir / "a"), writable=True, trust="all") as disk:
+        for sector, count, kind in writes:
+            offset = sector * 512
+            length = min(count * 512, disk.size - offset)
+            if kind == "w":
+                disk.write(offset, b"x" * length)
+            elif kind == "z":
+                disk.write_zeroes(offset, length, True)
+            else:
+                disk.discard(offset, length)
+    arena.check_all([*both(["a"]), *both(["a"], ["-f", "raw"])])
+    shutil.rmtree(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...errors import CowshedError, OpenError, UnsupportedError, error_number, strerror
 from ...ops.check import check
+from ..progress import Reporter
 from .opening import access, reference
 
 TYPE_CHECKING = False
@@ -19,11 +20,13 @@ _UNSUPPORTED = 63
 
 def run(args: Parsed, out: Output) -> int:
     try:
-        report = check(
-            reference(args, args.filename),
-            args.repair or None,
-            **access(args, out, args.src_cache),
-        )
+        with Reporter(out, False, quiet=args.quiet, name="check") as progress:
+            report = check(
+                reference(args, args.filename),
+                args.repair or None,
+                progress=progress,
+                **access(args, out, args.src_cache),
+            )
     except OpenError as error:
         out.report(error)
         return 1
