@@ -27,9 +27,9 @@ AUTO = 2
 KNOWN_FLAGS = IN_USE | AUTO
 
 MAX_BITMAPS = 65535
-#: bytes: of a name, of an entry with the longest name and padding, of the directory
+#: bytes: of a name, of the directory (1 KiB for each that there may be)
 MAX_NAME = 1023
-MAX_DIRECTORY = MAX_BITMAPS * ((ENTRY.size + MAX_NAME + 7) & ~7)
+MAX_DIRECTORY = MAX_BITMAPS * 1024
 #: entries of one bitmap's table; bytes of one bitmap's bits
 MAX_TABLE = 0x8000000
 MAX_BYTES = 0x20000000
@@ -146,14 +146,14 @@ class Directory:
             if at + ENTRY.size > length:
                 raise bad("Broken bitmap directory", "entry", at, length)
             table_offset, table_size, flags, kind, bits, name_size, extra_size = ENTRY.unpack_from(raw, at)
-            end = at + ((ENTRY.size + name_size + extra_size + 7) & ~7)
-            if end > length:
-                raise bad("Broken bitmap directory", "entry size", end - at, length - at)
             if extra_size:
                 raise bad("Bitmap extra data is not supported", "extra_data_size", extra_size, 0)
+            end = at + ((ENTRY.size + name_size + 7) & ~7)
+            if end > length:
+                raise bad("Broken bitmap directory", "entry size", end - at, length - at)
             name = raw[at + ENTRY.size : at + ENTRY.size + name_size].decode("utf-8", "surrogateescape")
             entry = Entry(name, bits, flags, table_offset, table_size)
-            if kind != 1 or not 0 < name_size <= MAX_NAME or not _sound(entry, image):
+            if kind != 1 or name_size > MAX_NAME or not _sound(entry, image):
                 raise bad(
                     f"Bitmap '{name}' doesn't satisfy the constraints",
                     "directory entry",

@@ -293,7 +293,8 @@ def read_header(file: Node, *, check: bool = False) -> Header:
         36,
     )
     needed = l1_entries_for(h.size, h.cluster_bits, h.extended_l2)
-    if h.size >> 63:
+    span_bits = 2 * h.cluster_bits - (4 if h.extended_l2 else 3)
+    if h.size >> 63 and (needed <= 0x7FFFFFFF or h.size + (1 << span_bits) > 1 << 64):
         raise bad("Could not refresh total sector count: File too large", "size", 24, h.size, (1 << 63) - 1)
     if needed > 0x7FFFFFFF:
         raise bad("Image is too big", "size", 24, h.size)

@@ -217,6 +217,7 @@ class Qcow2Map(Node):
                     f"Zero cluster entry found in pre-v3 image (L2 offset: {self.l2_offset(index):#x}, "
                     f"L2 index: {hd.c_hex(first + at)})",
                     field=f"l2_table[{first + at}]",
+                    value="zero flag set",
                 )
             if low < offset:
                 if host >= 0:
