@@ -438,7 +438,7 @@ def marked(arena: Arena) -> Arena:
 
 def _bitmaps(path: Path) -> Any:
     facts = json.loads(judges.qemu_img("info", "--output=json", path))["format-specific"]["data"].get("bitmaps", [])
-    return sorted((item["name"], item["granularity"], sorted(item["flags"])) for item in facts)
+    return [(item["name"], item["granularity"], sorted(item["flags"])) for item in facts]
 
 
 def test_bitmaps(marked: Arena) -> None:

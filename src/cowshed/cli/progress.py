@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 from ..progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from types import FrameType
     from typing import Any
 
     from .output import Output
+else:
+    import _signal as signal  # the signal module itself makes enumerations of everything, which takes its time
 
 #: an addition that is meant to be exactly one step is no more than that
 ROUNDING = 1e-9

@@ -259,7 +259,7 @@ def fresh_reads_zero(node: Node) -> bool:
 def _check_bitmaps(source: Node, skip_broken: bool) -> None:
     if not source.supports_bitmaps:
         raise UnsupportedError("Source lacks bitmap support", path=source.filename, layer=source.driver)
-    for bitmap in source.bitmaps():
+    for bitmap in reversed(source.bitmaps()):
         if "in-use" in bitmap.flags and not skip_broken:
             raise CowshedError(
                 f"Cannot copy inconsistent bitmap '{bitmap.name}'",
@@ -269,13 +269,26 @@ def _check_bitmaps(source: Node, skip_broken: bool) -> None:
 
 
 def _copy_bitmaps(source: Node, target: Node, skip_broken: bool, warn: Callable[[str], None] | None) -> None:
-    """Make the source's bitmaps in the target, with the same bits set."""
-    for bitmap in source.bitmaps():
+    """Make the source's bitmaps in the target, with the same bits set, in the same order.
+
+    What is wrong is told beginning with the last one, as the real tool does.
+    """
+    taken = {bitmap.name for bitmap in target.bitmaps()}
+    whole = []
+    for bitmap in reversed(source.bitmaps()):
         name = bitmap.name
         if "in-use" in bitmap.flags:
             if skip_broken and warn is not None:
                 warn(f"Skipping inconsistent bitmap '{name}'")
             continue
+        if name in taken:
+            raise CowshedError(
+                f"Failed to create bitmap {name}: Bitmap already exists: {name}",
+                path=target.filename, field="bitmap", value=name, errno=17,
+            )  # fmt: skip
+        whole.append(bitmap)
+    for bitmap in reversed(whole):
+        name = bitmap.name
         doing = "create"
         try:
             target.bitmap_add(name, bitmap.granularity, enabled="auto" in bitmap.flags)

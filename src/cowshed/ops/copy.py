@@ -1,9 +1,9 @@
 """The bulk engine: guest bytes of one or more sources go to a target, in extents and big buffers.
 
 `plan` decides what is to be done; zeroes and holes are never read. Data moves in jobs of at most a chunk: read into a
-reused buffer, searched for zeroes, written in runs. One thread does that as fast as the page cache gives; more threads
-start where a job costs processor time, that is where clusters are packed or unpacked, and take turns at the target so
-that it is written in order.
+reused buffer, searched for zeroes, written in runs. One thread does that as fast as the page cache gives; where
+there is more to copy, or where it costs processor time (clusters are packed or unpacked), more threads help: each reads
+a job of its own while another one writes, and they take turns at the target so that it is written in order.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 #: bytes moved at a time: small enough for the processor's cache, large enough to forget the cost of a system call
 CHUNK = 512 << 10
-#: the same where clusters are packed or unpacked, so that a thread has enough to do between its turns
-HEAVY_CHUNK = 1 << 20
+#: the same where several threads take turns or clusters are placed, so that there is less of that
+CREW_CHUNK = 2 << 20
+#: bytes that one thread copies before others help, for which it takes longer to start than to copy a small disk
+ALONE = 16 << 20
 #: zeroes are asked for in pieces of this size, so that progress shows and Ctrl-C works on slow devices
 CLEAR_CHUNK = 1 << 30
 #: zeroes between data are read and written with it up to this length; the search for zeroes finds them again
@@ -76,9 +78,8 @@ class Copier:
                 self.grain = max(self.grain, unit)
         #: jobs begin and end at multiples of this where they can
         self.align = cluster if policy.compress else unit if not policy.fine else 1
-        whole = max(self.align, cluster)
-        self.chunk = max(HEAVY_CHUNK if policy.compress else CHUNK, whole)
-        self.heavy_chunk = max(HEAVY_CHUNK, whole)
+        self.crew = min(policy.threads, processors())
+        self.chunk = max(CREW_CHUNK if self.crew > 1 or cluster else CHUNK, self.align, cluster)
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
         self._share = policy.share
@@ -95,18 +96,20 @@ class Copier:
             total = self._count()
             if total:
                 self.progress.start(total)
-        todo = self._jobs()
-        crew = min(self.policy.threads, processors())
-        view = memoryview(bytearray(max(self.chunk, self.heavy_chunk)))
+        todo = jobs(self._pieces(), self.chunk, CLEAR_CHUNK)
+        buffer = self.buffer()
+        copied = 0
         for job in todo:
-            if crew > 1 and job.verb == COPY and (job.heavy or self.policy.compress):
-                from .crew import share_out
+            if job.verb == COPY and self.crew > 1:
+                copied += job.end - job.start
+                if job.heavy or self.policy.compress or copied > ALONE:
+                    from .crew import share_out
 
-                del view
-                share_out(_chained(job, todo), self, crew, ordered=self.policy.ordered)
-                return
+                    del buffer
+                    share_out(_chained(job, todo), self, self.crew, ordered=self.policy.ordered)
+                    return
             self.throttle(job.end - job.start)
-            self.store(job, self.prepare(job, view))
+            self.store(job, self.prepare(job, buffer))
 
     def _pieces(self) -> Iterator[Piece]:
         found = pieces(self.parts, self.policy)
@@ -116,12 +119,9 @@ class Copier:
             return bridged(found, GAP)
         return found
 
-    def _jobs(self) -> Iterator[Job]:
-        return jobs(self._pieces(), self.chunk, self.heavy_chunk, CLEAR_CHUNK, self.align)
-
     def buffer(self) -> memoryview:
         """A buffer for one thread's jobs."""
-        return memoryview(bytearray(max(self.chunk, self.heavy_chunk)))
+        return memoryview(bytearray(self.chunk))
 
     # -- first half of a job: read, and pack. Any thread, any order --------------------------------------------------
 

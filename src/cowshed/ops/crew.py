@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from _thread import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,23 +31,29 @@ SWITCH = 0.0005
 
 
 class _Crew:
-    """The shared state: who takes the next job, whose turn it is, and what went wrong first."""
+    """The shared state: who takes the next job, whose turn it is, and what went wrong first.
 
-    def __init__(self, jobs: Iterator[Span], worker: Worker, ordered: bool) -> None:
+    Turns are handed on through bare locks, a ring of them, job ``n`` waiting for lock ``n`` modulo their number: that
+    is one call for each side, where a condition variable takes a dozen.
+    """
+
+    def __init__(self, jobs: Iterator[Span], worker: Worker, ordered: bool, threads: int) -> None:
         self.jobs = jobs
         self.worker = worker
         self.ordered = ordered
-        self.feed = threading.Lock()
-        self.changed = threading.Condition()
+        self.feed = allocate_lock()
+        # no job waits for a lock that an earlier one still waits for: there are as many as threads, and one more
+        self.turns = [allocate_lock() for _ in range(threads + 1)]
+        for lock in self.turns[1:] if ordered else ():
+            lock.acquire()
         self.taken = 0
-        self.turn = 0
-        self.busy = False
         self.failure: BaseException | None = None
 
     def work(self) -> None:
         """One thread's life: until the jobs are used up, or somebody failed."""
         worker = self.worker
         buffer = worker.buffer()
+        turns = self.turns
         while True:
             failure: BaseException | None = None
             job: Span | None = None
@@ -55,70 +62,56 @@ class _Crew:
                 if self.failure is not None:
                     return
                 number = self.taken
-                self.taken += 1
                 try:
                     job = next(self.jobs, None)
-                    if job is not None:
-                        worker.throttle(job.end - job.start)
+                    if job is None:
+                        return
+                    worker.throttle(job.end - job.start)
                 except BaseException as error:
                     failure = error
-            if failure is None:
-                if job is None:
-                    return
+                self.taken += 1
+            if job is not None and failure is None:
                 try:
                     prepared = worker.prepare(job, buffer)
                 except BaseException as error:
                     failure = error
-            if not self._begin(number):
-                return
+            mine, next_ = (number % len(turns), (number + 1) % len(turns)) if self.ordered else (0, 0)
+            turns[mine].acquire()
             try:
-                if failure is None:
-                    assert job is not None
-                    worker.store(job, prepared)
+                if self.failure is None:
+                    if failure is not None:
+                        self.failure = failure
+                    else:
+                        worker.store(job, prepared)
             except BaseException as error:
-                failure = error
+                self.failure = error
             finally:
-                self._end(number, failure)
-            if failure is not None:
-                return
-
-    def _begin(self, number: int) -> bool:
-        """Wait for the turn of job ``number``, or out of order for anybody's turn; False when somebody failed."""
-        with self.changed:
-            while self.failure is None and (self.turn != number if self.ordered else self.busy):
-                self.changed.wait()
+                turns[next_].release()
             if self.failure is not None:
-                return False
-            self.busy = True
-            return True
-
-    def _end(self, number: int, failure: BaseException | None) -> None:
-        with self.changed:
-            if self.failure is None:
-                self.failure = failure
-            self.busy = False
-            self.turn = number + 1
-            self.changed.notify_all()
+                return
 
 
 def share_out(jobs: Iterator[Any], worker: Worker, threads: int, *, ordered: bool = True) -> None:
-    """Do ``jobs`` with ``threads`` threads, this one among them. Raises what the first job that failed raised."""
-    crew = _Crew(jobs, worker, ordered)
-    others = [threading.Thread(target=crew.work, name=f"copy-{number}", daemon=True) for number in range(1, threads)]
+    """Do ``jobs`` with ``threads`` threads. Raises what the first job that failed raised.
+
+    The calling thread only waits: Ctrl-C, which comes to the main thread alone, then never meets a job half done. The
+    jobs under way are finished first; a second Ctrl-C does not wait for them.
+    """
+    crew = _Crew(jobs, worker, ordered, threads)
+    members = [threading.Thread(target=crew.work, name=f"crew-{number}", daemon=True) for number in range(threads)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH)
     try:
-        for thread in others:
+        for thread in members:
             thread.start()
-        try:
-            crew.work()
-        except BaseException as error:  # Ctrl-C while waiting
-            with crew.changed:
-                if crew.failure is None:
-                    crew.failure = error
-                crew.changed.notify_all()
-        for thread in others:
-            thread.join()
+        for thread in members:
+            try:
+                thread.join()
+            except BaseException as error:
+                if crew.failure is not None:
+                    raise
+                crew.failure = error
+                thread.join()
     finally:
         sys.setswitchinterval(interval)
     if crew.failure is not None:

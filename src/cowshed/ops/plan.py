@@ -250,11 +250,8 @@ def bridged(source: Iterable[Piece], gap: int) -> Iterator[Piece]:
         yield waiting
 
 
-def jobs(source: Iterable[Piece], chunk: int, heavy_chunk: int, clear_chunk: int, align: int) -> Iterator[Job]:
-    """Put pieces together in jobs that end at multiples of ``chunk`` (``heavy_chunk`` where packed data is read).
-
-    A job begins and ends at ``align`` where the pieces allow it; the chunks are multiples of it.
-    """
+def jobs(source: Iterable[Piece], chunk: int, clear_chunk: int) -> Iterator[Job]:
+    """Put pieces together in jobs that end at multiples of ``chunk``, zeroes at most at ``clear_chunk``."""
     job: Job | None = None
     limit = 0
     for piece in source:
@@ -263,14 +260,11 @@ def jobs(source: Iterable[Piece], chunk: int, heavy_chunk: int, clear_chunk: int
             heavy = piece.kind in (COMPRESSED, ENCRYPTED)
             while piece.length:
                 offset = piece.offset
-                if job is None or offset != job.end or offset >= limit or (
-                    heavy and not job.heavy and not offset % align
-                ):
+                if job is None or offset != job.end or offset >= limit:
                     if job is not None:
                         yield job
                     job = Job(COPY, offset, offset)
-                    step = heavy_chunk if heavy else chunk
-                    limit = offset // step * step + step
+                    limit = offset // chunk * chunk + chunk
                 job.heavy |= heavy
                 part = piece.cut(min(piece.length, limit - offset))
                 job.pieces.append(part)
