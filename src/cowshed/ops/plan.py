@@ -7,13 +7,13 @@ says so.
 from __future__ import annotations
 
 from ..block.node import COMPRESSED, ENCRYPTED, HOLE, ZERO
+from ..errors import CowshedError, HostError, error_number, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from ..block.node import Node
-    from ..errors import CowshedError
+    from ..block.node import Extent, Node
 
 SECTOR = 512
 BLOCK = 4096
@@ -162,7 +162,7 @@ def pieces(parts: Sequence[Part], policy: Policy) -> Iterator[Piece]:
         backing = part.node.backing if policy.backed else None
         below = backing.size + shift if backing is not None else 0
         inside = max(0, min(part.length, part.node.size - part.skip))
-        for extent in part.node.extents(part.skip, inside) if inside else ():
+        for extent in _mapped(part, inside):
             kind = extent.kind
             piece = Piece(COPY, extent.offset + shift, extent.length, kind, extent.node, extent.host_offset)
             if kind in (ZERO, HOLE):
@@ -181,6 +181,22 @@ def pieces(parts: Sequence[Part], policy: Policy) -> Iterator[Piece]:
             else:
                 piece.verb = COPY if not policy.sparse else KEEP if policy.reads_zero else CLEAR
                 yield piece
+
+
+def _mapped(part: Part, inside: int) -> Iterator[Extent]:
+    """The extents of ``inside`` bytes of a part. Raises HostError naming the offset where the mapping breaks off."""
+    offset = part.skip
+    try:
+        if inside:
+            for extent in part.node.extents(part.skip, inside):
+                yield extent
+                offset = extent.offset + extent.length
+    except CowshedError as error:
+        number = error_number(error)
+        raise HostError(
+            f"error while reading block status at offset {offset + part.start - part.skip}: {strerror(number)}",
+            path=error.path, layer=error.layer, offset=error.offset, field=error.field, value=error.value, errno=number,
+        ) from error  # fmt: skip
 
 
 def _backed_zeroes(piece: Piece, depth: int, below: int, policy: Policy) -> Iterator[Piece]:
