@@ -14,6 +14,7 @@ from .l2 import ALL_ZERO, COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ....progress import Progress
@@ -77,6 +78,8 @@ class Census:
         self.bits = image.header.refcount_bits
         self.maximum = (1 << self.bits) - 1
         self.changed = False
+        #: asked before an L2 table is written: raises Aborted, telling a text, where that is no L2 table alone
+        self.guard: Callable[[int, str], None] | None = None
         #: a file longer than this would have room for something that is behind its end now
         self.beyond = 1 << 64
         #: something begins inside the file and ends behind it: its clusters look unused, but are not
@@ -324,6 +327,8 @@ class Census:
 
     def _drop_host(self, table: int, slot: int) -> None:
         """Turn a zero entry whose host offset is impossible into one without a host cluster."""
+        if self.guard is not None:
+            self.guard(table, "ERROR: Overlap check failed")
         if self.image.extended:
             self.file.write(table + slot * 16, bytes(8) + ALL_ZERO.to_bytes(8, "big"))
         else:

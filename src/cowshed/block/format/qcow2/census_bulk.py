@@ -6,6 +6,7 @@ in lazily zeroed memory, so that a sparse file of any length costs what it refer
 
 from __future__ import annotations
 
+import mmap
 import sys
 from array import array
 
@@ -34,6 +35,23 @@ SHARED = 1 << 20
 
 U64 = numpy.uint64
 
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+def sparse_zeroes(census: Census, count: int, dtype: Any) -> Any:
+    """An array of zeroes in memory that is taken when it is written to. Raises HostError where there is none."""
+    from .census import no_memory
+
+    length = max(1, count * numpy.dtype(dtype).itemsize)
+    if length > MOST:
+        raise no_memory(census.image)
+    # not numpy.zeros: that asks for huge pages, and the kernel would want room for all of it
+    flags = getattr(mmap, "MAP_PRIVATE", 2) | getattr(mmap, "MAP_ANONYMOUS", 32) | _NORESERVE
+    try:
+        return numpy.frombuffer(mmap.mmap(-1, length, flags=flags), dtype, count)
+    except (OSError, MemoryError, ValueError) as error:
+        raise no_memory(census.image) from error
+
 
 class Bulk:
     """The counts of one census and the fast way to raise them."""
@@ -49,14 +67,7 @@ class Bulk:
         self.words = image.entry_words
 
     def _zeroes(self, clusters: int) -> Any:
-        from .census import no_memory
-
-        if clusters * numpy.dtype(self.dtype).itemsize > MOST:
-            raise no_memory(self.census.image)
-        try:
-            return numpy.zeros(clusters, self.dtype)
-        except MemoryError as error:
-            raise no_memory(self.census.image) from error
+        return sparse_zeroes(self.census, clusters, self.dtype)
 
     def grow(self, clusters: int) -> Any:
         counts = self._zeroes(clusters)

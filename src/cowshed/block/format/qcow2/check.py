@@ -198,6 +198,7 @@ class Checker:
         image, header, result = self.image, self.image.header, self.result
         result.allocated_clusters = result.fragmented_clusters = result.compressed_clusters = 0
         census = self.census = Census(image, result, repair=repair, progress=self.progress, end=end)
+        census.guard = self._guard
         try:
             census.walk()
             self._count_snapshots()
@@ -452,7 +453,7 @@ class Checker:
             where = f"Refblock offset {problem.offset:#x} unaligned (reftable index: {_c_hex(problem.index)})"
             if self.fix_leaks:
                 # open for writing, which must not go on like this
-                self.image.corruption(where, field=f"refcount_table[{problem.index}]", value=hex(problem.offset))
+                self._mark_corrupt()
                 text = f"Marking image as corrupt: {where}; further corruption events will be suppressed"
             else:
                 text = f"Image is corrupt: {where}; further non-fatal corruption events will be suppressed"
@@ -553,9 +554,9 @@ class Checker:
             return
         import numpy
 
-        from .census_bulk import BATCH
+        from .census_bulk import BATCH, sparse_zeroes
 
-        single = numpy.zeros(self.census.clusters, bool)
+        single = sparse_zeroes(self.census, self.census.clusters, bool)
         per_block = self.ledger.per_block
         for number in self.ledger.described():
             low = number * per_block
@@ -650,29 +651,56 @@ class Checker:
     def _write_l2(self, offset: int, table: array[int], dirty: set[int]) -> None:
         """Write the changed sectors of an L2 table, unless what is there is other metadata too."""
         image: Any = self.image
-        if self._is_other_metadata(offset):
-            result = self.result
-            tell(result, "ERROR: Could not write L2 table; metadata overlap check failed: Input/output error")
-            result.check_errors += 1
-            raise Aborted(HostError("Input/output error", path=image.filename, offset=offset, errno=errno.EIO))
+        self._guard(offset, "ERROR: Could not write L2 table; metadata overlap check failed: Input/output error")
         image.write_table_entries(offset, table, dirty)
         self.changed = True
         self.census.changed = True
 
-    def _is_other_metadata(self, offset: int) -> bool:
-        """Does the cluster at ``offset`` hold the header, an L1 table, refcounts or the snapshot table?"""
+    def _guard(self, offset: int, text: str) -> None:
+        """Refuse to write an L2 table where the cluster at ``offset`` holds other metadata too. Raises Aborted."""
+        image, result = self.image, self.result
+        other = self._other_metadata(offset)
+        if other is None:
+            return
+        what = f"Preventing invalid write on metadata (overlaps with {other})"
+        tell(result, f"qcow2: Marking image as corrupt: {what}; further corruption events will be suppressed")
+        self._mark_corrupt()
+        tell(result, text)
+        result.check_errors += 1
+        raise Aborted(HostError(os.strerror(errno.EIO), path=image.filename, offset=offset, errno=errno.EIO))
+
+    def _mark_corrupt(self) -> None:
+        """Say in the header that the image must not be written to before it is repaired."""
+        image: Any = self.image
+        if image.header.version >= 3 and not image.header.incompatible_features & hd.INCOMPAT_CORRUPT:
+            image.header.incompatible_features |= hd.INCOMPAT_CORRUPT
+            image.write_header_fixed()
+            image.file.flush()
+
+    def _other_metadata(self, offset: int) -> str | None:
+        """The name of the metadata, other than L2 tables, that touches the clusters of a table at ``offset``."""
         image, header, ledger = self.image, self.image.header, self.ledger
         size = image.cluster_size
-        areas = [
-            (0, size),
-            (header.l1_table_offset, header.l1_size * 8),
-            (ledger.offset, header.refcount_table_clusters * size),
-            (header.snapshots_offset, self.snapshots_size),
-            *((record.l1_offset, min(record.l1_size, hd.MAX_L1_BYTES // 8) * 8) for record in self.snapshots),
-        ]
-        if any(start < offset + size and offset < start + length for start, length in areas if length):
-            return True
-        return any(entry & BLOCK_MASK and -size < (entry & BLOCK_MASK) - offset < size for entry in ledger.table)
+        low = offset & -size
+        high = (offset + 2 * size - 1) & -size
+
+        def touches(start: int, length: int) -> bool:
+            return bool(length) and start < high and low < start + length
+
+        if low == 0:
+            return "qcow2_header"
+        if touches(header.l1_table_offset, header.l1_size * 8):
+            return "active L1 table"
+        if any(entry & BLOCK_MASK and touches(entry & BLOCK_MASK, size) for entry in ledger.table):
+            return "refcount block"
+        if touches(ledger.offset, header.refcount_table_clusters * size):
+            return "refcount table"
+        if touches(header.snapshots_offset, self.snapshots_size):
+            return "snapshot table"
+        most = hd.MAX_L1_BYTES // 8
+        if any(touches(record.l1_offset, min(record.l1_size, most) * 8) for record in self.snapshots):
+            return "inactive L1 table"
+        return None
 
     # -- the snapshot table ---------------------------------------------------------------------------------------
 
