@@ -29,7 +29,7 @@ KINDS = {
     "v3": "",
     "v2": "-o compat=v2",
     "lazy": "-o lazy_refcounts=on",
-    "narrow": "-o refcount_bits=2",
+    "narrow": "-o refcount_bits=2,cluster_size=4k",
     "wide": "-o refcount_bits=64",
     "extended": "-o extended_l2=on",
     "small": "-o cluster_size=512",
