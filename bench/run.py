@@ -250,10 +250,12 @@ def main() -> int:
         line += f" size {got['size']:.3f}" if "size" in got else ""
         line += f"  {seconds(got['our_wall'])} : {seconds(got['their_wall'])}  {verdicts(case, got)}"
         print(f"{line}  [{time.monotonic() - start:.0f} s]", flush=True)
+        if not (args.quick or args.no_write or args.ours):
+            # after every case: a run that is broken off keeps what it has
+            RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+            REPORT.write_text(report(results))
 
     if not (args.quick or args.no_write or args.ours):
-        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-        REPORT.write_text(report(results))
         print(f"written: {REPORT}")
     return 1 if failures else 0
 

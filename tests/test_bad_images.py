@@ -120,7 +120,6 @@ CONVERTED = (
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in CONVERTED], ids=lambda case: case.name)
-@pytest.mark.xfail(reason="convert tells the reason without the place", strict=False)
 def test_convert_stops_as_the_real_tool_does(tmp_path: Path, figures: Any, sound: dict[str, Path], case: Case) -> None:
     """The same words, the same exit status, and the same left of the target."""
     arena = Arena(tmp_path, figures)

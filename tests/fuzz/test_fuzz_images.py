@@ -61,7 +61,6 @@ def test_reading(
 
 
 @pytest.mark.timeout(0 if TORTURE else 120)
-@pytest.mark.xfail(reason="clusters behind the end of the file are written to", strict=False)
 @pytest.mark.parametrize("base", NAMES)
 def test_writing_and_repairing(
     tmp_path: Path, figures: Any, sound: dict[str, tuple[Path, str]], prober: Prober, base: str

@@ -83,6 +83,7 @@ class Copier:
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
         self._share = policy.share
+        self._asked = False
         self._offload = policy.offload
         self._clock = 0.0
         self._owed = 0
@@ -130,7 +131,11 @@ class Copier:
         if job.verb == CLEAR:
             return None
         if (self._share or self._offload) and all(piece.kind == DATA for piece in job.pieces):
-            return None
+            if self._share and not self._asked:
+                self._asked = True
+                self._share = can_clone(getattr(job.pieces[0].node, "fd", -1), _file_below(self.target))
+            if self._share or self._offload:
+                return None
         view = buffer[: job.end - job.start]
         try:
             self._fill(job, view)
@@ -214,7 +219,7 @@ class Copier:
             elif self.policy.compress:
                 self._store_packed(prepared)
             else:
-                self._store_plain(job.start, prepared)
+                self._store_pieces(job, prepared)
         except CowshedError as error:
             raise self.failed("writing", job.start, error) from error
         if self.progress.listener is not None:
@@ -223,6 +228,16 @@ class Copier:
             if self._mark is not None:  # the step that failed counts as done
                 self._tell(self._mark[0])
             raise self.failed("reading", job.failure[0], job.failure[1]) from job.failure[1]
+
+    def _store_pieces(self, job: Job, view: memoryview) -> None:
+        """Write a job's data. Where runs of zeroes must be long to count, they count by themselves in each piece."""
+        start = job.start
+        if self.policy.sparse > BLOCK and len(job.pieces) > 1:
+            for piece in job.pieces[1:]:
+                if not piece.offset % self.align:
+                    self._store_plain(start, view[start - job.start : piece.offset - job.start])
+                    start = piece.offset
+        self._store_plain(start, view[start - job.start :])
 
     def _store_plain(self, start: int, view: memoryview) -> None:
         target = self.target
@@ -279,9 +294,7 @@ class Copier:
         """Have the kernel fill a piece of the target; False when it can't, once and for all."""
         target = self.target
         source = getattr(piece.node, "fd", -1)
-        if self._share:
-            self._share = can_clone(source, _file_below(target))
-        if source < 0 or not (self._share or self._offload):
+        if source < 0:
             self._share = self._offload = False
             return False
         with target.lock:

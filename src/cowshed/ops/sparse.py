@@ -26,7 +26,7 @@ def split(view: memoryview, phase: int, grain: int, least: int) -> list[tuple[in
 
     ``phase``: the place of the buffer's first byte, of which only the remainder by ``grain`` matters. Blocks of
     ``grain`` bytes (a power of two) are looked at as they lie in the disk; runs of zeroes shorter than ``least``
-    count as data, unless they are all there is. At most 2 MiB at a time.
+    between data count as data. At most 2 MiB at a time.
     """
     length = len(view)
     first = -phase % grain
@@ -71,12 +71,11 @@ def _zero(runs: list[tuple[int, int, bool]], edge: int, start: int, stop: int) -
 
 
 def _without_short(runs: list[tuple[int, int, bool]], least: int) -> list[tuple[int, int, bool]]:
-    """Runs of zeroes of less than ``least`` bytes become data."""
-    if len(runs) == 1:
-        return runs
+    """Runs of zeroes of less than ``least`` bytes with data on both sides become data."""
     joined: list[tuple[int, int, bool]] = []
-    for start, stop, data in runs:
-        data = data or stop - start < least
+    last = len(runs) - 1
+    for index, (start, stop, data) in enumerate(runs):
+        data = data or (stop - start < least and 0 < index < last)
         if data and joined and joined[-1][2]:
             joined[-1] = (joined[-1][0], stop, True)
         else:

@@ -89,6 +89,13 @@ class Qcow2Metadata(Qcow2Map):
             for offset, length in areas(self):
                 area(offset, length)
 
+    def settle_tracker(self) -> None:
+        """Store the bits gathered so far: bitmaps are about to be changed or read. The next write tracks anew."""
+        if self.tracker is not None:
+            self.tracker.store()
+            self.tracker = None
+        self.tracker_ready = False
+
     # -- corruption -----------------------------------------------------------------------------------------------
 
     def corruption(self, text: str, **facts: Any) -> CorruptError:
@@ -113,7 +120,15 @@ class Qcow2Metadata(Qcow2Map):
         if self.has_data_file and what == "data":
             return
         first, last = offset >> self.cluster_bits, (offset + length - 1) >> self.cluster_bits
-        self.refcounts  # noqa: B018 (collects the metadata clusters)
+        refcounts = self.refcounts  # which collects the metadata clusters
+        if what == "data" and refcounts.block(first // refcounts.per_block) is None:
+            # an entry that points where no count was ever kept: a write there would blow the file up
+            raise self.corruption(
+                f"Preventing write to a cluster without references at offset {offset:#x}",
+                offset=offset,
+                field="host offset",
+                value=hex(offset),
+            )
         taken = self.metadata_clusters
         if last - first < len(taken):
             hit = any(cluster in taken for cluster in range(first, last + 1))

@@ -92,6 +92,8 @@ class Qcow2Placing(Qcow2Metadata):
             else:
                 stop = slot + 1
                 if not self.extended:
+                    if not any(entries[stop : last + 1]):
+                        stop = last + 1
                     while stop <= last and not self._in_place(entries, stop) and not self._reusable(entries[stop]):
                         stop += 1
                 self._place_new(base, slot, stop, offset, end, entries, out)

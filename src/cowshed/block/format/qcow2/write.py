@@ -57,36 +57,44 @@ class Qcow2Node(Qcow2Packing):
         from .bitmap_store import add
 
         with self.lock:
+            self.settle_tracker()
             add(self, name, granularity, enabled)
 
     def bitmap_remove(self, name: str) -> None:
         from .bitmap_store import remove
 
         with self.lock:
+            self.settle_tracker()
             remove(self, name)
 
     def bitmap_clear(self, name: str) -> None:
         from .bitmap_store import clear
 
         with self.lock:
+            self.settle_tracker()
             clear(self, name)
 
     def bitmap_enable(self, name: str) -> None:
         from .bitmap_store import switch
 
         with self.lock:
+            self.settle_tracker()
             switch(self, name, True)
 
     def bitmap_disable(self, name: str) -> None:
         from .bitmap_store import switch
 
         with self.lock:
+            self.settle_tracker()
             switch(self, name, False)
 
     def bitmap_merge(self, target: str, source: Node, name: str) -> None:
         from .bitmap_store import merge
 
         with self.lock:
+            self.settle_tracker()
+            if isinstance(source, Qcow2Packing):
+                source.settle_tracker()
             merge(self, target, source, name)
 
     def make_empty(self) -> bool:
