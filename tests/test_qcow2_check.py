@@ -438,13 +438,15 @@ def test_a_cut_repair_can_be_done_again(damage: Callable[[Patient], None], kind:
 def measured(*argv: str) -> tuple[str, int]:
     """Run our qemu-img in a process of its own: its output, and its greatest memory in KiB."""
     code = (
-        "import resource, sys\n"
+        "import sys\n"
         "from cowshed.cli.main import call\n"
         "from cowshed.cli.output import Output\n"
         "out = Output('qemu-img')\n"
         "code = call('qemu-img', ['qemu-img', *sys.argv[1:]], out)\n"
         "out.flush()\n"
-        "print('numpy' in sys.modules, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+        # the kernel's own mark of this program: rusage would begin with what the test's process had
+        "peak = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print('numpy' in sys.modules, peak, file=sys.stderr)\n"
         "sys.exit(code)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=300, check=False)
