@@ -44,7 +44,9 @@ def change_backing(image: Qcow2Node, name: str | None, fmt: str | None) -> None:
 def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET) -> None:
     """Apply creation-like options (see AMEND in options.py) to an existing image.
 
-    Every check comes before the first change. Raises OptionError, UnsupportedError, CowshedError.
+    An upgrade of the version comes before the other options are checked.
+
+    Raises OptionError, UnsupportedError, CowshedError.
     """
     header = image.header
 

@@ -36,7 +36,6 @@ class Qcow2Metadata(Qcow2Map):
         super().__init__(file, header, read_only=read_only)
         self._refcounts: Refcounts | None = None
         self.l1_dirty: set[int] = set()
-        self.l1_moved = False
         self.l2_dirty = 0
         #: where the next compressed cluster's bytes go: inside the last cluster that compressed data took
         self.packed_end = 0
@@ -275,7 +274,7 @@ class Qcow2Metadata(Qcow2Map):
 
     def is_dirty(self) -> bool:
         refcounts = self._refcounts
-        return bool(self.l2_dirty or self.l1_dirty or self.l1_moved) or (
+        return bool(self.l2_dirty or self.l1_dirty) or (
             refcounts is not None and (refcounts.is_dirty() or bool(refcounts.pending))
         )
 

@@ -12,7 +12,7 @@ from ....errors import CorruptError, CowshedError
 from ....progress import QUIET
 from ...node import COMPRESSED, DATA, HOLE, ZERO, Extent, Node
 from . import header as hd
-from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, L2Table, runs, runs_of_table, subcluster_runs
+from .l2 import COMPRESSED_FLAG, L1_OFFSET_MASK, L2Table, runs, runs_of_table, subcluster_runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Qcow2Map(Node):
 
     def layer_extents(self, offset: int, length: int) -> Iterator[Extent]:
         end = offset + length
-        bulk = length >> 5 >= self.l2_span and not self.extended and BULK_TABLES == 32
+        bulk = length >= BULK_TABLES * self.l2_span and not self.extended
         while offset < end:
             index = offset // self.l2_span
             if index >= len(self.l1) or not self.l1[index] & L1_OFFSET_MASK:
@@ -488,8 +488,3 @@ class Qcow2Map(Node):
 
 def _silent(text: str) -> None:
     """Nobody listens."""
-
-
-def is_allocated(entry: int, data_file: bool) -> bool:
-    """Does a standard entry have a host cluster of its own (plain or zero, not compressed)?"""
-    return not entry & COMPRESSED_FLAG and bool(entry & 0x00FFFFFFFFFFFE00 or (data_file and entry & COPIED))
