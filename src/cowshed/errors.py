@@ -14,7 +14,26 @@
     │   ├── ForeignError      this is not an image of that format
     │   ├── FeatureError      the image needs a feature that is not known here
     │   └── CorruptError      damage: metadata contradicts itself
-    └── RangeError            a request lies outside the disk
+    ├── RangeError            a request lies outside the disk
+    └── PoolError             pools, volumes, secrets: libvirt's internal error (1), or by its cause:
+        ├── NoSupportError        this kind of pool can't do that (3)
+        ├── ArgumentError         invalid argument (8)
+        ├── OperationError        operation failed: a name, uuid or source is taken (9)
+        ├── DefinitionError       a document that says too little or nonsense (27)
+        ├── DocumentError         a document that is not well-formed XML (26)
+        ├── SchemaError           a document that its schema refuses (92)
+        ├── HostCallError         the operating system refused (38); ``errno`` is set
+        ├── MissingPoolError      no such pool (49)
+        ├── MissingVolumeError    no such volume (50)
+        ├── MissingSecretError    no such secret (66)
+        ├── StateError            not in this state: active, inactive, busy (55)
+        ├── ConfigError           unsupported configuration (67)
+        ├── ArgumentSupportError  argument unsupported (74)
+        ├── ProbeError            a device does not hold what the pool says (75)
+        ├── BuiltError            a device holds something already (76)
+        ├── VolumeExistsError     the name is taken in its pool (90)
+        ├── ReadOnlyAccessError   a change through a read-only connection (29)
+        └── CancelledError        the job was cancelled (78)
 
 ``str(error)`` is one line, the text that scripts know. ``error.detail`` names file, layer, offset, field and value
 as far as they are known, for people; ``error.hint`` says what to do.
@@ -138,6 +157,140 @@ class CorruptError(FormatError):
 
 class RangeError(CowshedError):
     errno = _errno.EINVAL
+
+
+class PoolError(CowshedError):
+    """``code`` is libvirt's number of the error; ``str()`` is libvirt's text, ``prefix`` and all.
+
+    ``PoolError("x")`` reads "internal error: x". Classes whose prefix is empty take the whole text.
+    """
+
+    code = 1
+    prefix = "internal error: "
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        field: str | None = None,
+        value: object = None,
+        hint: str | None = None,
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(self.prefix + message, path=path, field=field, value=value, hint=hint, errno=errno)
+
+
+class NoSupportError(PoolError):
+    code = 3
+    prefix = "this function is not supported by the connection driver: "
+    errno = _errno.ENOTSUP
+
+
+class ArgumentError(PoolError):
+    code = 8
+    prefix = "invalid argument: "
+    errno = _errno.EINVAL
+
+
+class OperationError(PoolError):
+    code = 9
+    prefix = "operation failed: "
+    errno = _errno.EEXIST
+
+
+class DocumentError(PoolError):
+    code = 26
+    prefix = ""
+    errno = _errno.EINVAL
+
+
+class DefinitionError(PoolError):
+    code = 27
+    prefix = "XML error: "
+    errno = _errno.EINVAL
+
+
+class SchemaError(PoolError):
+    code = 92
+    prefix = "XML document failed to validate against schema: "
+    errno = _errno.EINVAL
+
+
+class ReadOnlyAccessError(PoolError):
+    code = 29
+    prefix = "operation forbidden: "
+    errno = _errno.EACCES
+
+
+class HostCallError(PoolError):
+    """``message`` says what was tried; the C library's text follows it."""
+
+    code = 38
+    prefix = ""
+
+    def __init__(self, message: str, number: int, *, path: str | None = None, hint: str | None = None) -> None:
+        super().__init__(f"{message}: {os.strerror(number)}", path=path, hint=hint, errno=number)
+
+
+class MissingPoolError(PoolError):
+    code = 49
+    prefix = "Storage pool not found: "
+    errno = _errno.ENOENT
+
+
+class MissingVolumeError(PoolError):
+    code = 50
+    prefix = "Storage volume not found: "
+    errno = _errno.ENOENT
+
+
+class StateError(PoolError):
+    code = 55
+    prefix = "Requested operation is not valid: "
+    errno = _errno.EBUSY
+
+
+class MissingSecretError(PoolError):
+    code = 66
+    prefix = "Secret not found: "
+    errno = _errno.ENOENT
+
+
+class ConfigError(PoolError):
+    code = 67
+    prefix = "unsupported configuration: "
+    errno = _errno.ENOTSUP
+
+
+class ArgumentSupportError(PoolError):
+    code = 74
+    prefix = "argument unsupported: "
+    errno = _errno.ENOTSUP
+
+
+class ProbeError(PoolError):
+    code = 75
+    prefix = "Storage pool probe failed: "
+    errno = _errno.EINVAL
+
+
+class BuiltError(PoolError):
+    code = 76
+    prefix = "Storage pool already built: "
+    errno = _errno.EEXIST
+
+
+class CancelledError(PoolError):
+    code = 78
+    prefix = "operation aborted: "
+    errno = _errno.ECANCELED
+
+
+class VolumeExistsError(PoolError):
+    code = 90
+    prefix = ""
+    errno = _errno.EEXIST
 
 
 def strerror(number: int) -> str:

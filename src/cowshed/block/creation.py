@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from ..errors import CowshedError, OptionError, UnsupportedError, error_number
+from ..progress import QUIET
 from . import registry
 from .filename import combine, local_path
 from .graph import find_protocol
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from ..progress import Progress
     from .node import Node
     from .options import OptionTable, OptionValues
     from .registry import Driver
@@ -31,11 +33,12 @@ class CreateContext:
     """What a driver's ``create`` gets beside the file name and the values.
 
     ``secrets``: bytes by id, or None; ``warn(text)``; ``values``: all creation options, those of the protocol too.
+    ``progress`` has been started and advances by the bytes of the disk that are preallocated (see Node.resize).
     Files made through the context that the driver leaves open are closed at the end, and taken away again when the
     driver's ``create`` raises.
     """
 
-    __slots__ = ("_made", "driver", "secrets", "values", "warn")
+    __slots__ = ("_made", "driver", "progress", "secrets", "values", "warn")
 
     def __init__(
         self,
@@ -43,8 +46,10 @@ class CreateContext:
         values: Mapping[str, Any],
         secrets: Mapping[str, bytes] | None = None,
         warn: Callable[[str], None] | None = None,
+        progress: Progress = QUIET,
     ) -> None:
         self.driver = driver
+        self.progress = progress
         self.values = values
         self.secrets = secrets
         self.warn = warn or (lambda text: None)
@@ -61,6 +66,7 @@ class CreateContext:
             self.values,
             preallocation=preallocation,
             role=ROLE_RAW if self.driver.file_role == registry.RAW else ROLE_METADATA,
+            progress=self.progress,
         )
         self._made[filename] = node
         return node
@@ -103,11 +109,12 @@ def create_protocol_file(
     *,
     preallocation: str = "off",
     role: int = ROLE_CREATE,
+    progress: Progress = QUIET,
 ) -> Node:
     """Make or empty the file that ``filename`` names, and return it open for writing.
 
     ``values``: the protocol's creation options (nocow, extent_size_hint …). ``role``: locking.ROLE_*, taken before
-    anything of an existing file is lost. Raises OptionError for an unknown protocol, HostError, LockError.
+    anything of an existing file is lost. ``progress``: see Node.resize. Raises OptionError for an unknown protocol, HostError, LockError.
     """
     row = find_protocol(filename)
     if not row.create:
@@ -118,7 +125,7 @@ def create_protocol_file(
     perm, shared = image_locks(role, write=True)
     create_perm, create_shared = image_locks(ROLE_CREATE)
     node: Node = registry.load(row.create)(
-        path, size, dict(values or {}), preallocation, perm | create_perm, shared & create_shared
+        path, size, dict(values or {}), preallocation, perm | create_perm, shared & create_shared, progress
     )
     return node
 
@@ -147,6 +154,7 @@ def create_file(
     *,
     secrets: Mapping[str, bytes] | None = None,
     warn: Callable[[str], None] | None = None,
+    progress: Progress = QUIET,
 ) -> None:
     """Have the driver of ``fmt`` make the image; ``values`` come from the format's `creation_table`.
 
@@ -155,7 +163,7 @@ def create_file(
     row = registry.find(fmt)
     if row is None or not row.create:
         raise UnsupportedError(f"Format driver '{fmt}' does not support image creation", layer=fmt)
-    context = CreateContext(row, values.filled(), secrets, warn)
+    context = CreateContext(row, values.filled(), secrets, warn, progress)
     failed = True
     try:
         if row.kind == "protocol":
@@ -192,12 +200,13 @@ def create_image(
     secrets: Mapping[str, bytes] | None = None,
     trust: str | None = None,
     warn: Callable[[str], None] | None = None,
+    progress: Progress = QUIET,
 ) -> dict[str, Any]:
     """Make a new image (an existing file of that name is replaced).
 
     ``options``: the format's and protocol's creation options, as a mapping or as an option text. ``size``: of the disk
     in bytes; the backing file's when None. ``unsafe``: don't look at the backing file. ``announce`` is called with the
-    ``Formatting …`` line before anything is written. Returns all options in force, by name.
+    ``Formatting …`` line before anything is written. ``progress`` tells of preallocation. Returns all options in force, by name.
 
     Raises OptionError, UnsupportedError, HostError, LockError …, all with ``FILENAME: `` before their message.
     """
@@ -210,7 +219,9 @@ def create_image(
             table = values.table
             texts = {option.name: values.texts[option.name] for option in table if option.name in values}
             table.parse(texts, warn=warn)
-        create_file(filename, fmt, values, secrets=secrets, warn=warn)
+        if values.get("preallocation", "off") != "off":
+            progress.start(values.get("size", 0))
+        create_file(filename, fmt, values, secrets=secrets, warn=warn, progress=progress)
         return values.filled()
     except CowshedError as error:
         error.message = f"{filename}: {error.message}"

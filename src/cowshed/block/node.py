@@ -138,6 +138,8 @@ class Node:
     zeroes_hide_backing = False
     #: does write_compressed work
     supports_compressed = False
+    #: can clusters be written only once, whole and compressed
+    needs_compressed = False
     #: can this image keep dirty bitmaps
     supports_bitmaps = False
 
@@ -390,8 +392,11 @@ class Node:
     def flush(self) -> None:
         """Everything written before is durable when this returns (unless the cache mode says not to care)."""
 
-    def resize(self, size: int, preallocation: str = "off") -> None:
-        """Change the disk's size; shrinking drops the end. Raises UnsupportedError, NoSpaceError."""
+    def resize(self, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
+        """Change the disk's size; shrinking drops the end. Raises UnsupportedError, NoSpaceError.
+
+        ``progress``, which the caller has started, advances by the bytes of the disk that were preallocated.
+        """
         raise self._cannot("Image format driver does not support resize")
 
     # -- hooks beyond bytes: a driver overrides what its format can ------------------------------------------------

@@ -40,12 +40,17 @@ class Reporter:
         name: str = "",
         phases: int = 1,
         step: float = 1.0,
+        silent: bool = False,
     ) -> None:
-        """``step``: the line is printed again when more than so many per cent have been added."""
+        """``step``: the line is printed again when more than so many per cent have been added.
+
+        ``silent``: the tool's command never says how far it is; signals then do what they do to any program.
+        """
         self.out = out
         self.wanted = wanted
         self.step = step
         self.progress = Progress(name, None, phases)
+        self.silent = silent
         self.asked = False
         self.percent = 0.0
         self._printed = 0.0
@@ -60,7 +65,7 @@ class Reporter:
     def __enter__(self) -> Progress:
         if self.wanted:
             self._line()
-        else:
+        elif not self.silent:
             for name in ("SIGUSR1", "SIGINFO"):
                 number = getattr(signal, name, None)
                 if number is not None:

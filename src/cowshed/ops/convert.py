@@ -107,6 +107,7 @@ def convert(
                 raise UnsupportedError(f"Format driver '{node.driver}' does not support bitmaps", path=node.filename)
             if not create:
                 _check_existing(node, total, target_is_zero, compress)
+            compress = compress or node.needs_compressed
             policy = Policy(
                 sparse=sparse_size,
                 reads_zero=target_is_zero or (create and fresh_reads_zero(node)),

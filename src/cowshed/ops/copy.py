@@ -82,9 +82,11 @@ class Copier:
         self.chunk = max(CREW_CHUNK if self.crew > 1 or cluster else CHUNK, self.align, cluster)
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
-        self._share = policy.share
+        # a first sector that is looked at before it is written can't go past the one who looks
+        direct = not getattr(target, "guard_first_sector", False)
+        self._share = policy.share and direct
         self._asked = False
-        self._offload = policy.offload
+        self._offload = policy.offload and direct
         self._clock = 0.0
         self._owed = 0
         # qcow2 with a data file: there is no place for compressed clusters
@@ -319,12 +321,13 @@ class Copier:
         if fd >= 0 and not placement.head and not placement.tail and (self._share or self._offload):
             try:
                 (_clone if self._share else _copy_range)(source, at, fd, placement.host_offset, placement.length)
-                sink.size = max(sink.size, placement.host_offset + placement.length)
                 return
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise NoSpaceError(strerror(error.errno), path=self.target.filename) from error
+            except OSError:
+                # what can be done about it, and what can't, the ordinary way finds out: zeroes need no room there
                 self._share = self._offload = False
+            finally:
+                # also when it broke off half way: what lies behind the end must be known to read as zeroes
+                sink.refresh()  # type: ignore[attr-defined]
         assert piece.node is not None
         self.target._fill(placement, memoryview(piece.node.read(at, placement.length)))
 

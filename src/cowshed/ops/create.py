@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..block.creation import create_image
 from ..block.options import parse_size_option
+from ..progress import QUIET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..block.secret import Secrets
+    from ..progress import Progress
 
 
 def create(
@@ -27,6 +29,7 @@ def create(
     secrets: Secrets | None = None,
     trust: str | None = None,
     warn: Callable[[str], None] | None = None,
+    progress: Progress = QUIET,
 ) -> dict[str, Any]:
     """Make the image ``filename`` in format ``fmt``; an existing file of that name is replaced.
 
@@ -34,8 +37,8 @@ def create(
     ``-o`` takes. ``size``: of the disk, bytes or text with a suffix; that of the backing file when None. ``backing``
     and ``backing_fmt``: the image that shows where the new one has nothing of its own, its name as it will stand in
     the image, so relative to the image's directory. ``unsafe``: don't look whether the backing file is there.
-    ``announce`` is called with one line of what will be made, before anything is written. Returns all options in
-    force, by name.
+    ``announce`` is called with one line of what will be made, before anything is written. ``progress`` tells of
+    preallocation, which may take long. Returns all options in force, by name.
 
     Raises OptionError, UnsupportedError, HostError, LockError, TrustError; an image that could not be completed is
     removed.
@@ -54,4 +57,5 @@ def create(
         secrets=secrets,
         trust=trust,
         warn=warn,
+        progress=progress,
     )

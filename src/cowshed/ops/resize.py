@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ..errors import UsageError
+from ..progress import QUIET
 from .access import Opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, Unpack
 
+    from ..progress import Progress
     from .access import Access, Image
 
 _LIMIT = 1 << 63
@@ -25,13 +27,15 @@ def resize(
     relative: int = 0,
     shrink: bool = False,
     preallocation: Literal["off", "metadata", "falloc", "full"] = "off",
+    progress: Progress = QUIET,
     **access: Unpack[Access],
 ) -> int:
     """Give ``image``, a name to open (see graph.open_image) or an open node, another size; the new size in bytes.
 
     ``size``: bytes, or text with a suffix; a text that begins with ``+`` or ``-`` is a change of the present size,
     as are bytes with ``relative`` 1 or -1. ``shrink``: agree that what lies beyond a smaller size is lost.
-    ``preallocation``: what is done about the space that is added (see the format's creation options).
+    ``preallocation``: what is done about the space that is added (see the format's creation options), of
+    which ``progress`` tells.
 
     Raises OpenError, UsageError for a size that is none, ShrinkError, UnsupportedError, NoSpaceError.
     """
@@ -59,5 +63,7 @@ def resize(
                 hint="Shrinking an image will delete all data beyond the shrunken image's end. Before performing "
                 "such an operation, make sure there is no important data there.",
             )
-        node.resize(total, preallocation)
+        if preallocation != "off":
+            progress.start(total - current)
+        node.resize(total, preallocation, progress)
         return node.size

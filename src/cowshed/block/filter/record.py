@@ -15,6 +15,7 @@ import tempfile
 from _thread import allocate_lock
 
 from ...errors import HostError, host_error
+from ...progress import QUIET
 from ..node import DATA, Extent, Node
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ...progress import Progress
     from ..node import Buffer
 
 WRITE = "write"
@@ -209,10 +211,10 @@ class RecordNode(Node):
             if length:
                 self.log.add(DISCARD, offset, length, name=self.name)
 
-    def resize(self, size: int, preallocation: str = "off") -> None:
+    def resize(self, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
         with self.lock:
             old = self.size
-            self.file.resize(size, preallocation)
+            self.file.resize(size, preallocation, progress)
             self.log.add(RESIZE, old, size, name=self.name)
 
     def preallocate(self, offset: int, length: int) -> None:

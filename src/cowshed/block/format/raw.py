@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from ...errors import CowshedError, OptionError
+from ...progress import QUIET
 from ..node import Extent, Node, Placement, byte_view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ...progress import Progress
 
 SECTOR = 512
 
@@ -94,10 +97,10 @@ class RawNode(Node):
     def flush(self) -> None:
         self.file.flush()
 
-    def resize(self, size: int, preallocation: str = "off") -> None:
+    def resize(self, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
         if self.fixed is not None:
             raise CowshedError("Cannot resize fixed-size raw disks", path=self.filename, layer="raw", errno=95)
         if not getattr(self.file, "resizable", True) and preallocation == "off" and size + self.start != self.file.size:
             raise CowshedError("Cannot resize device files", path=self.filename, layer="raw", errno=95)
-        self.file.resize(size + self.start, preallocation)
+        self.file.resize(size + self.start, preallocation, progress)
         self._measure()

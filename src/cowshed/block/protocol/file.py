@@ -14,12 +14,14 @@ import struct
 import sys
 
 from ...errors import CowshedError, HostError, host_error
+from ...progress import QUIET
 from ..node import DATA, ZERO, Extent, Node, byte_view, fill_zero
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...progress import Progress
     from ..locking import FileLocks
     from ..node import Buffer
 
@@ -397,7 +399,7 @@ class FileNode(Node):
             raise host_error(error, "Could not resize file", self.path) from error
         self.size = size
 
-    def resize(self, size: int, preallocation: str = "off") -> None:
+    def resize(self, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
         """Set the file's length. ``preallocation``: ``off``, ``falloc`` (reserve) or ``full`` (write zeroes).
 
         On failure the file has its old length again.
@@ -432,6 +434,7 @@ class FileNode(Node):
                         step = min(size - offset, len(zeroes))
                         self.write(offset, zeroes[:step])
                         offset += step
+                        progress.advance(step)
                 except HostError as error:
                     raise type(error)(
                         f"Could not write zeros for preallocation: {error}", path=self.path, errno=error.errno

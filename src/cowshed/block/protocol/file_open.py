@@ -8,6 +8,7 @@ import os
 import struct
 
 from ...errors import CowshedError, OptionError, host_error
+from ...progress import QUIET
 from ..locking import FileLocks, available
 from .file import CACHE_MODES, FileNode
 
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ...progress import Progress
     from ..graph import OpenContext
     from ..node import Node
 
@@ -68,11 +70,17 @@ def open_file(filename: str, options: dict[str, Any], context: OpenContext) -> N
 
 
 def create_file(
-    path: str, size: int, values: dict[str, Any], preallocation: str, perm: int, shared: int
+    path: str,
+    size: int,
+    values: dict[str, Any],
+    preallocation: str,
+    perm: int,
+    shared: int,
+    progress: Progress = QUIET,
 ) -> FileNode:
     """Make ``path``, or empty it once the locks (see locking.py) are held, and give it ``size`` bytes.
 
-    ``values``: creation options. The caller closes the node. Raises OptionError, LockError, HostError; a file that
+    ``values``: creation options. ``progress``: see Node.resize. The caller closes the node. Raises OptionError, LockError, HostError; a file that
     was there before is unchanged unless it was emptied already.
     """
     check_preallocation(preallocation)
@@ -105,7 +113,7 @@ def create_file(
     node.locks = locks
     try:
         if size:
-            node.resize(size, preallocation)
+            node.resize(size, preallocation, progress)
     except BaseException:
         node.close()
         remove(path)

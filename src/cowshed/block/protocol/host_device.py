@@ -13,6 +13,7 @@ import stat
 import struct
 
 from ...errors import CowshedError, HostError, OptionError, UnsupportedError, host_error
+from ...progress import QUIET
 from ..locking import FileLocks
 from ..options import Option, OptionTable
 from .file import CACHE_MODES, CacheMode, FileNode
@@ -22,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ...progress import Progress
     from ..graph import OpenContext
     from ..node import Node
 
@@ -127,7 +129,7 @@ class HostDeviceNode(FileNode):
     def preallocate(self, offset: int, length: int) -> None:
         raise UnsupportedError("Operation not supported", path=self.path, layer=self.driver)
 
-    def resize(self, size: int, preallocation: str = "off") -> None:
+    def resize(self, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
         """A device keeps its size: a format is content when it has room enough there, else it is an error."""
         if preallocation != "off":
             raise CowshedError(
@@ -212,7 +214,13 @@ def open_host_floppy(filename: str, options: dict[str, Any], context: OpenContex
 
 
 def create_on_device(
-    path: str, size: int, values: dict[str, Any], preallocation: str, perm: int, shared: int
+    path: str,
+    size: int,
+    values: dict[str, Any],
+    preallocation: str,
+    perm: int,
+    shared: int,
+    progress: Progress = QUIET,
 ) -> HostDeviceNode:
     """Prepare an existing device for a new image: it must be large enough, and its first sector is cleared.
 

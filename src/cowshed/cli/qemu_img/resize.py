@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...errors import CowshedError
 from ...ops.resize import ShrinkError, resize
+from ..progress import Reporter
 from .opening import access, reference
 
 TYPE_CHECKING = False
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
 def run(args: Parsed, out: Output) -> int:
     assert args.size is not None
     try:
-        resize(
-            reference(args, args.filename),
-            args.size,
-            relative=args.relative,
-            shrink=args.shrink,
-            preallocation=args.preallocation,
-            **access(args, out),
-        )
+        with Reporter(out, False, quiet=args.quiet, name="resize", silent=True) as progress:
+            resize(
+                reference(args, args.filename),
+                args.size,
+                relative=args.relative,
+                shrink=args.shrink,
+                preallocation=args.preallocation,
+                progress=progress,
+                **access(args, out),
+            )
     except ShrinkError as error:
         out.error(str(error))
         out.warning(str(error.hint))

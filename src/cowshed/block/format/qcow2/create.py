@@ -6,6 +6,7 @@ import errno
 from array import array
 
 from ....errors import CowshedError, FormatError, OptionError, UnsupportedError, strerror
+from ....progress import QUIET
 from ...registry import find
 from . import header as hd
 from .refcounts import encode_block
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ....progress import Progress
     from ...node import Node
 
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
@@ -187,7 +189,7 @@ def create(filename: str, values: dict[str, Any], context: Any) -> None:
             data_file = context.create_data_file(layout.data_file, filename)
         image = format_image(file, layout, data_file)
         try:
-            grow_fresh(image, layout)
+            grow_fresh(image, layout, context.progress)
         except BaseException:
             image.read_only = True  # nothing of it is worth writing any more
             raise
@@ -241,7 +243,7 @@ def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Q
     return image
 
 
-def grow_fresh(image: Qcow2Node, layout: Layout) -> None:
+def grow_fresh(image: Qcow2Node, layout: Layout, progress: Progress = QUIET) -> None:
     """Apply the preallocation of a fresh image, and give the external data file its length."""
     data_file = image.children.get("data-file")
     if layout.preallocation == "off":
@@ -249,15 +251,15 @@ def grow_fresh(image: Qcow2Node, layout: Layout) -> None:
             data_file.resize(layout.size)
         return
     try:
-        preallocate(image, 0, layout.size, layout.preallocation)
+        preallocate(image, 0, layout.size, layout.preallocation, progress)
     except CowshedError as error:
         raise type(error)(f"Could not resize image: {error}", errno=error.errno) from error
 
 
-def preallocate(image: Qcow2Node, start: int, end: int, mode: str) -> None:
+def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Progress = QUIET) -> None:
     """Give every cluster of guest bytes [start, end) a host cluster; ``mode``: metadata, falloc or full.
 
-    With a backing file the new subclusters stay unallocated; what a cluster shows already, it shows afterwards.
+    ``progress`` (see Node.resize) advances. With a backing file the new subclusters stay unallocated; what a cluster shows already, it shows afterwards.
     """
     from .l2 import COPIED
 
@@ -302,19 +304,21 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str) -> None:
                 highest = max(highest, host + (got << shift))
                 slot += got
             if image.l2_dirty << shift > 32 << 20:
-                _reserve(data, highest, mode)
+                _reserve(data, highest, mode, progress)
                 image.commit()
+            if mode != "full":  # whose bytes count when they are written
+                progress.advance(upto - position)
             position = upto
-        _reserve(data, end if image.has_data_file else highest, mode)
+        _reserve(data, end if image.has_data_file else highest, mode, progress)
         image.commit()
 
 
-def _reserve(data: Node, end: int, mode: str) -> None:
+def _reserve(data: Node, end: int, mode: str, progress: Progress) -> None:
     """Make a file at least ``end`` bytes long, with space as ``mode`` says."""
     if end <= data.size:
         return
     try:
-        data.resize(end, "off" if mode == "metadata" else mode)
+        data.resize(end, "off" if mode == "metadata" else mode, progress)
     except CowshedError as error:
         failed = "Could not" if mode == "metadata" else "Failed to"
         raise type(error)(f"{failed} resize underlying file: {error}", errno=error.errno) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 
 from ....errors import CowshedError, RangeError
+from ....progress import QUIET
 from ...node import DATA, HOLE, ZERO
 from . import header as hd
 from .bitmap_store import refuse_inconsistent, resize_bitmaps
@@ -17,12 +18,13 @@ from .rebuild import Rebuild
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ....progress import Progress
     from .write import Qcow2Node
 
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 
 
-def resize(image: Qcow2Node, size: int, preallocation: str = "off") -> None:
+def resize(image: Qcow2Node, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
     """Change the virtual size to ``size`` bytes (whole sectors). Raises CowshedError; the old size then stands."""
     if preallocation not in PREALLOCATIONS:
         raise CowshedError(f"Unsupported preallocation mode '{preallocation}'", path=image.filename, errno=95)
@@ -65,12 +67,12 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off") -> None:
         if image.header.extension(hd.EXT_BITMAPS) is not None:
             resize_bitmaps(image, size)
     elif size > image.size:
-        _grow(image, size, preallocation, needed)
+        _grow(image, size, preallocation, needed, progress)
     if image.has_data_file and image.data_file_raw and image.data.size != size:
         image.data.resize(size)
 
 
-def _grow(image: Qcow2Node, size: int, preallocation: str, needed: int) -> None:
+def _grow(image: Qcow2Node, size: int, preallocation: str, needed: int, progress: Progress) -> None:
     old = image.size
     if image.data_file_raw and preallocation == "off":
         preallocation = "metadata"  # as at creation
@@ -86,7 +88,7 @@ def _grow(image: Qcow2Node, size: int, preallocation: str, needed: int) -> None:
         if stop > old and any(extent.kind not in (ZERO, HOLE) for extent in image.extents(old, stop - old)):
             image.write_zeroes(old, stop - old)
         if preallocation != "off":
-            preallocate(image, old, size, preallocation)
+            preallocate(image, old, size, preallocation, progress)
         elif image.has_data_file and image.data.size < size:
             image.data.resize(size)
         image.commit()

@@ -35,11 +35,11 @@ class Qcow2Node(Qcow2Packing):
         with self.lock:
             delete(self, ref)
 
-    def resize(self, size: int, preallocation: str = "off") -> None:
+    def resize(self, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
         from .resize import resize
 
         with self.lock:
-            resize(self, size, preallocation)
+            resize(self, size, preallocation, progress)
 
     def change_backing(self, name: str | None, fmt: str | None) -> None:
         from .amend import change_backing

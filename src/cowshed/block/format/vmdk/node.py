@@ -78,8 +78,7 @@ class VmdkNode(Node):
         return True
 
     @property
-    def needs_compressed(self) -> bool:
-        """Can grains be written only once, whole and compressed?"""
+    def needs_compressed(self) -> bool:  # type: ignore[override]
         return self.header.compressed
 
     def parent_matches(self) -> bool:

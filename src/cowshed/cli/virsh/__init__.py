@@ -1,0 +1,1 @@
+"""``virsh``: libvirt's storage and secret commands, without its daemon."""

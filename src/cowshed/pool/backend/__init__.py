@@ -1,0 +1,1 @@
+"""Kinds of pools: one file each, in one table (table.py)."""

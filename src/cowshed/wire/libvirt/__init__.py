@@ -1,0 +1,1 @@
+"""libvirt's XML: documents into definitions and back, without I/O."""
