@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -98,3 +99,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("NOT JUDGED", sep="!", red=True, bold=True)
         for judge, count in sorted(missing.items()):
             terminalreporter.write_line(f"{count} skipped for want of {judge}", red=True)
+
+
+@pytest.fixture
+def libvirtd(tmp_path: Path) -> Iterator[Any]:
+    """A real libvirtd of the test's own."""
+    from libvirtd import Libvirtd
+
+    with Libvirtd(tmp_path / "libvirtd") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def ranch(tmp_path: Path, libvirtd: Any, figures: Figures) -> Any:
+    """The real virsh on a real libvirtd and ours, side by side (libvirtd.py)."""
+    from libvirtd import Ranch
+
+    folder = tmp_path / "ranch"
+    folder.mkdir()
+    return Ranch(folder, libvirtd, figures)

@@ -25,6 +25,22 @@ PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "debugfs": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+    "mkfs.btrfs": "btrfs-progs",
+    "losetup": "mount",
+    "mount": "mount",
+    "umount": "mount",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "virsh": "libvirt-clients",
+    "libvirtd": "libvirt-daemon-system",
+    "xmllint": "libxml2-utils",
+    "sgdisk": "gdisk",
+    "parted": "parted",
+    "sfdisk": "fdisk",
+    "lvm": "lvm2",
+    "tgtd": "tgt",
+    "tgtadm": "tgt",
 }
 
 # System administrators' tools are not on everyone's PATH, and we need them without being root.
