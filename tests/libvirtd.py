@@ -136,7 +136,8 @@ class Libvirtd:
     def inside(self, argv: Sequence[str], **options: Any) -> Outcome:
         """Run any program where the daemon's mounts are seen."""
         assert self.process is not None
-        return run(["nsenter", "-m", "-t", str(self.process.pid), *argv], **options)
+        place = [f"--wdns={options['cwd']}"] if "cwd" in options else []
+        return run(["nsenter", "-m", *place, "-t", str(self.process.pid), "--", *argv], **options)
 
 
 def run(argv: Sequence[str], *, cwd: Path | None = None, input: str = "", env: dict[str, str] | None = None) -> Outcome:
