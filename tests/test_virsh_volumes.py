@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - command lines and documents are easier to read unbroken
 """Volumes of a directory: the same commands to the real virsh and to ours, failing ones included."""
 
 from __future__ import annotations
