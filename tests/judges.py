@@ -39,6 +39,11 @@ PACKAGES = {
     "parted": "parted",
     "sfdisk": "fdisk",
     "lvm": "lvm2",
+    "mkfs.ext2": "e2fsprogs",
+    "mkfs.ext3": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
+    "mkswap": "util-linux",
+    "blkid": "util-linux",
     "tgtd": "tgt",
     "tgtadm": "tgt",
 }
