@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cases import CASES, Case, Target
+from pools import POOL_CASES
 
 COLUMNS = [
     *("what", "required", "wall", "CPU", "size"),
@@ -78,7 +79,7 @@ def verdicts(case: Case, figures: dict[str, Any]) -> str:
 def report(results: dict[str, Any]) -> str:
     facts, cases = results["machine"], results["cases"]
     lines = [
-        "# Measured against qemu-img",
+        "# Measured against qemu-img and virsh",
         "",
         "Written by `make bench`. Ratios are ours / theirs, below 1 is faster or less; runs are interleaved",
         "on one machine, and every result is judged by the real tool before it counts. The disk is 2 GiB,",
@@ -91,7 +92,7 @@ def report(results: dict[str, Any]) -> str:
         "|---" * len(COLUMNS) + "|",
     ]
     missed = []
-    for case in CASES:
+    for case in [*CASES, *POOL_CASES]:
         got = cases.get(case.name)
         if got is None:
             continue
@@ -106,7 +107,7 @@ def report(results: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
         if not all(reached(target, got) for target in case.targets):
             missed.append(case)
-    absent = [case.title for case in CASES if case.name not in cases]
+    absent = [case.title for case in [*CASES, *POOL_CASES] if case.name not in cases]
     if absent:
         lines += ["", "Not measured: " + "; ".join(absent) + "."]
     if missed:

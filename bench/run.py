@@ -1,4 +1,4 @@
-"""Measure cowshed against the real qemu-img: `make bench`, or bench/run.py [--only NAME] [--runs N]
+"""Measure cowshed against the real qemu-img and virsh: `make bench`, or bench/run.py [--only NAME] [--runs N]
 [--quick].
 
 Runs are interleaved (ours, theirs, ours, theirs, …) after one warm-up of each that is also judged: what we
@@ -11,6 +11,7 @@ A whole run writes bench/RESULTS.md; `--only` replaces those cases' lines in it;
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from typing import Any
 
 import measure
 from cases import CASES, Case, Images
+from pools import POOL_CASES, Pools
 from report import machine, report, seconds, verdicts
 
 HERE = Path(__file__).resolve().parent
@@ -89,6 +91,22 @@ class Bench:
         self.out = images.scratch / "target"
         self.work = images.scratch / "work"
         self.log = images.scratch / "output"
+        self.pools: Pools | None = None
+
+    def virsh(self, case: Case) -> dict[str, Any]:
+        if self.pools is None:
+            self.pools = Pools(self.images.scratch, self.runs, Path(self.tools.ours[0]).parent, self._full)
+            self.pools.__enter__()
+            atexit.register(self.close)
+        return self.figures(*self.pools.pair(case))
+
+    def _full(self) -> Path:
+        return self.images.path("raw")
+
+    def close(self) -> None:
+        if self.pools is not None:
+            self.pools.__exit__()
+            self.pools = None
 
     def argv(self, case: Case, prefix: tuple[str, ...]) -> list[str]:
         def place(match: re.Match[str]) -> str:
@@ -193,7 +211,7 @@ class Bench:
 
     def measure(self, case: Case) -> dict[str, Any]:
         try:
-            return {"command": self.pair, "floor": self.floor, "call": self.call}[case.kind](case)
+            return {"command": self.pair, "floor": self.floor, "call": self.call, "virsh": self.virsh}[case.kind](case)
         finally:
             for path in (self.out, self.work, self.log):
                 path.unlink(missing_ok=True)
@@ -201,7 +219,8 @@ class Bench:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure cowshed against the real qemu-img.")
-    names = [case.name for case in CASES]
+    cases = [*CASES, *POOL_CASES]
+    names = [case.name for case in cases]
     parser.add_argument("--only", action="append", metavar="NAME", help="this case; repeatable, see --list")
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--runs", type=int, default=7, help="measured runs of each (default 7)")
@@ -211,7 +230,7 @@ def main() -> int:
     parser.add_argument("--ours", type=Path, help="measure this qemu-img in ours' place; nothing is written")
     args = parser.parse_args()
     if args.list:
-        print(*(f"{case.name:16} {case.title}" for case in CASES), sep="\n")
+        print(*(f"{case.name:16} {case.title}" for case in cases), sep="\n")
         return 0
     unknown = set(args.only or ()) - set(names)
     if unknown:
@@ -233,7 +252,7 @@ def main() -> int:
     results["machine"] = facts
 
     failures = 0
-    for case in CASES:
+    for case in cases:
         if args.only and case.name not in args.only:
             continue
         start = time.monotonic()
@@ -255,6 +274,7 @@ def main() -> int:
             RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
             REPORT.write_text(report(results))
 
+    bench.close()
     if not (args.quick or args.no_write or args.ours):
         print(f"written: {REPORT}")
     return 1 if failures else 0
