@@ -55,9 +55,12 @@ class CreateContext:
         self.warn = warn or (lambda text: None)
         self._made: dict[str, Node] = {}
 
-    def create_file(self, filename: str, size: int = 0, preallocation: str = "off") -> Node:
+    def create_file(
+        self, filename: str, size: int = 0, preallocation: str = "off", protocol: Driver | None = None
+    ) -> Node:
         """The image's own file: made or emptied, ``size`` bytes long, open for writing and locked.
 
+        ``protocol``: what makes it, instead of what its name says.
         Raises HostError, LockError (nothing is lost then), OptionError.
         """
         node = create_protocol_file(
@@ -67,6 +70,7 @@ class CreateContext:
             preallocation=preallocation,
             role=ROLE_RAW if self.driver.file_role == registry.RAW else ROLE_METADATA,
             progress=self.progress,
+            protocol=protocol,
         )
         self._made[filename] = node
         return node
@@ -110,13 +114,17 @@ def create_protocol_file(
     preallocation: str = "off",
     role: int = ROLE_CREATE,
     progress: Progress = QUIET,
+    protocol: Driver | None = None,
 ) -> Node:
     """Make or empty the file that ``filename`` names, and return it open for writing.
 
     ``values``: the protocol's creation options (nocow, extent_size_hint …). ``role``: locking.ROLE_*, taken before
-    anything of an existing file is lost. ``progress``: see Node.resize. Raises OptionError for an unknown protocol, HostError, LockError.
+    anything of an existing file is lost. ``progress``: see Node.resize.
+    ``protocol``: the row of its driver, instead of the one that its name says.
+
+    Raises OptionError for an unknown protocol, HostError, LockError.
     """
-    row = find_protocol(filename)
+    row = protocol or find_protocol(filename)
     if not row.create:
         raise UnsupportedError(f"Protocol driver '{row.name}' does not support image creation", path=filename)
     path = filename
@@ -164,15 +172,15 @@ def create_file(
     if row is None or not row.create:
         raise UnsupportedError(f"Format driver '{fmt}' does not support image creation", layer=fmt)
     context = CreateContext(row, values.filled(), secrets, warn, progress)
-    failed = True
+    failed = False  # Ctrl-C leaves what there is
     try:
         if row.kind == "protocol":
-            context.create_file(filename, _sectors(values.get("size", 0)), values.get("preallocation", "off"))
+            context.create_file(filename, _sectors(values.get("size", 0)), values.get("preallocation", "off"), row)
         else:
             registry.load(row.create)(filename, values.filled(), context)
-        failed = False
-    except CowshedError as error:
-        if error_number(error) != _EFBIG:
+    except Exception as error:
+        failed = True
+        if not isinstance(error, CowshedError) or error_number(error) != _EFBIG:
             raise
         advice = " (try using a larger cluster size)" if "cluster_size" in values.table else ""
         raise CowshedError(
@@ -206,7 +214,8 @@ def create_image(
 
     ``options``: the format's and protocol's creation options, as a mapping or as an option text. ``size``: of the disk
     in bytes; the backing file's when None. ``unsafe``: don't look at the backing file. ``announce`` is called with the
-    ``Formatting …`` line before anything is written. ``progress`` tells of preallocation. Returns all options in force, by name.
+    ``Formatting …`` line before anything is written. ``progress`` tells of preallocation. Returns all options in
+    force, by name.
 
     Raises OptionError, UnsupportedError, HostError, LockError …, all with ``FILENAME: `` before their message.
     """

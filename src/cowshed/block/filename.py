@@ -73,14 +73,15 @@ def flatten(options: Mapping[str, Any]) -> Options:
 
 
 def _flatten(name: str, value: Any, into: Options) -> None:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            _flatten(f"{name}.{key}", inner, into)
-    elif isinstance(value, (list, tuple)) and value:
-        for index, inner in enumerate(value):
-            _flatten(f"{name}.{index}", inner, into)
-    else:
-        into[name] = value
+    todo = [(name, value)]
+    while todo:  # nesting may go deep
+        name, value = todo.pop()
+        if isinstance(value, dict) and value:
+            todo += [(f"{name}.{key}", inner) for key, inner in reversed(value.items())]
+        elif isinstance(value, (list, tuple)) and value:
+            todo += [(f"{name}.{index}", value[index]) for index in range(len(value) - 1, -1, -1)]
+        else:
+            into[name] = value
 
 
 def take(options: Options, prefix: str) -> Options:

@@ -19,7 +19,9 @@ _ESCAPES = {
     '"': '"', "'": "'", "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t",
 }  # fmt: skip
 #: deeper nesting is refused; the deepest description of an image needs a few levels for each layer
-_MAX_DEPTH = 256
+_MAX_DEPTH = 1024
+#: how a NUL stands in a string: in two bytes that are no UTF-8, which keeps it apart from the end of a C string
+_NUL = "\udcc0\udc80"
 
 # a token is (kind, text): one of the six punctuation marks, "word", "number" or "string" (with its quotes)
 _Token = tuple[str, str]
@@ -30,8 +32,7 @@ def parse_json(text: str) -> Any:
     tokens, at = _first_value(text)
     if not tokens:
         raise OptionError("Expecting a JSON value")
-    reader = _Reader(tokens)
-    value = reader.value(0)
+    value = _value(tokens)
     while at < len(text):
         if text[at] not in _SPACE:
             raise OptionError("Expecting at most one JSON value")
@@ -44,21 +45,19 @@ def _bad(text: str) -> OptionError:
 
 
 def _first_value(text: str) -> tuple[list[_Token], int]:
-    """The tokens up to where brackets are balanced, and the index behind them."""
+    """The tokens up to where brackets are balanced or the text ends, and the index behind them."""
     tokens: list[_Token] = []
     at, braces, brackets = 0, 0, 0
     while True:
         while at < len(text) and text[at] in _SPACE:
             at += 1
         if at == len(text):
-            if tokens:
-                raise _bad("premature EOI")
             return tokens, at
         token, at = _token(text, at)
         tokens.append(token)
         braces += (token[0] == "{") - (token[0] == "}")
         brackets += (token[0] == "[") - (token[0] == "]")
-        if max(braces, brackets) > _MAX_DEPTH:
+        if braces + brackets > _MAX_DEPTH:
             raise OptionError("JSON nesting depth limit exceeded")
         if (braces <= 0 and brackets <= 0) or braces < 0 or brackets < 0:
             return tokens, at
@@ -95,6 +94,8 @@ def _number(text: str, start: int) -> tuple[_Token, int]:
         raise _stray(text, start, start + 1 + (text[start] == "-"))
     if text[at : at + 1] == ".":
         at = _digits(text, start, at + 1)
+    elif zero:
+        return ("number", text[start:at]), at
     if text[at : at + 1] in ("e", "E"):
         at += 1
         if text[at : at + 1] in ("+", "-"):
@@ -114,75 +115,75 @@ def _digits(text: str, start: int, at: int) -> int:
 
 
 def _stray(text: str, start: int, at: int) -> OptionError:
-    """What was read of a token so far, up to and with the character that can't be."""
-    return _bad(f"stray '{text[start : at + 1]}'")
+    """What was read of a token so far, up to and with the byte that can't be."""
+    byte = text[at : at + 1].encode("utf-8", "surrogateescape")[:1].decode("utf-8", "surrogateescape")
+    return _bad(f"stray '{text[start:at]}{byte}'")
 
 
-class _Reader:
-    """Recursive descent over the tokens of one value."""
+def _value(tokens: list[_Token]) -> Any:
+    """The value that the tokens spell; what encloses it waits on a stack, as nesting may go deep."""
+    source = iter(tokens)
+    end: _Token = ("", "")
+    outer: list[tuple[dict[str, Any] | list[Any], str | None]] = []  # containers, and the key whose value is awaited
+    pending = next(source, end)
+    while True:
+        kind, text = pending
+        value: Any
+        if kind in ("{", "["):
+            pending = next(source, end)
+            value = {} if kind == "{" else []
+            if pending[0] != ("}" if kind == "{" else "]"):
+                outer.append((value, None))
+                continue
+        else:
+            value = _scalar(kind, text)
+        # the value is whole: what it belongs to may be so too
+        while True:
+            if not outer:
+                return value
+            container, key = outer[-1]
+            mark = next(source, end)[0]
+            if isinstance(container, list):
+                container.append(value)
+                what = "list"
+            elif key is None:
+                if not isinstance(value, str):
+                    raise _bad("key is not a string in object")
+                if not mark:
+                    raise _bad("premature EOI")
+                if mark != ":":
+                    raise _bad("missing : in object pair")
+                outer[-1] = container, value
+                break
+            else:
+                if key in container:
+                    raise _bad("duplicate key")
+                container[key] = value
+                outer[-1] = container, None
+                what = "dict"
+            if mark == ",":
+                break
+            if not mark:
+                raise _bad("premature EOI")
+            if mark != ("}" if what == "dict" else "]"):
+                raise _bad(f"expected separator in {what}")
+            value = outer.pop()[0]
+        pending = next(source, end)
 
-    def __init__(self, tokens: list[_Token]) -> None:
-        self.tokens = tokens
-        self.at = 0
 
-    def next(self) -> _Token:
-        if self.at == len(self.tokens):
-            raise _bad("premature EOI")
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def peek(self) -> str:
-        return self.tokens[self.at][0] if self.at < len(self.tokens) else ""
-
-    def value(self, depth: int) -> Any:
-        kind, text = self.next()
-        if kind == "{":
-            return self.members(depth)
-        if kind == "[":
-            return self.items(depth)
-        if kind == "string":
-            return _string(text)
-        if kind == "number":
-            return _number_value(text)
-        if kind == "word":
-            if text not in ("true", "false", "null"):
-                raise _bad(f"invalid keyword '{text}'")
-            return {"true": True, "false": False, "null": None}[text]
+def _scalar(kind: str, text: str) -> Any:
+    """The value of a token that opens nothing."""
+    if not kind:
+        raise _bad("premature EOI")
+    if kind == "string":
+        return _string(text)
+    if kind == "number":
+        return _number_value(text)
+    if kind != "word":
         raise _bad("expecting value")
-
-    def members(self, depth: int) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        if self.peek() == "}":
-            self.at += 1
-            return result
-        while True:
-            key = self.value(depth + 1)
-            if not isinstance(key, str):
-                raise _bad("key is not a string in object")
-            if self.next()[0] != ":":
-                raise _bad("missing : in object pair")
-            value = self.value(depth + 1)
-            if key in result:
-                raise _bad("duplicate key")
-            result[key] = value
-            mark = self.next()[0]
-            if mark == "}":
-                return result
-            if mark != ",":
-                raise _bad("expected separator in dict")
-
-    def items(self, depth: int) -> list[Any]:
-        result: list[Any] = []
-        if self.peek() == "]":
-            self.at += 1
-            return result
-        while True:
-            result.append(self.value(depth + 1))
-            mark = self.next()[0]
-            if mark == "]":
-                return result
-            if mark != ",":
-                raise _bad("expected separator in list")
+    if text not in ("true", "false", "null"):
+        raise _bad(f"invalid keyword '{text}'")
+    return {"true": True, "false": False, "null": None}[text]
 
 
 def _number_value(text: str) -> int | float:
@@ -199,6 +200,10 @@ def _string(token: str) -> str:
     at, end = 1, len(token) - 1
     while at < end:
         char = token[at]
+        if token.startswith(_NUL, at):
+            parts.append(_NUL)
+            at += 2
+            continue
         if "\ud800" <= char <= "\udfff" or _no_character(ord(char)):
             # surrogates stand for bytes that are not UTF-8 (PEP 383)
             raise _bad("invalid UTF-8 sequence in string")
@@ -217,7 +222,7 @@ def _string(token: str) -> str:
                     width = 12
             if 0xD800 <= point <= 0xDFFF or _no_character(point):
                 raise _bad(f"{token[at : at + width]} is not a valid Unicode character")
-            parts.append(chr(point))
+            parts.append(chr(point) if point else _NUL)
             at += width
         elif code in _ESCAPES:
             parts.append(_ESCAPES[code])

@@ -77,7 +77,7 @@ class Option:
             text = "on" if value else "off"
             return self.parse(text, warn), text
         if isinstance(value, (int, float)):
-            text = str(value)
+            text = format(value, ".17g") if isinstance(value, float) else str(value)
             return self.parse(text, warn), text
         if hasattr(value, "__fspath__") and self.kind == "str":
             text = str(value.__fspath__())

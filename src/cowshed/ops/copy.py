@@ -83,7 +83,7 @@ class Copier:
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
         # a first sector that is looked at before it is written can't go past the one who looks
-        direct = not getattr(target, "guard_first_sector", False)
+        direct = target.is_format and not getattr(target, "guard_first_sector", False)
         self._share = policy.share and direct
         self._asked = False
         self._offload = policy.offload and direct

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ..progress import QUIET
 from .access import Opened
 
@@ -63,6 +63,8 @@ def resize(
                 hint="Shrinking an image will delete all data beyond the shrunken image's end. Before performing "
                 "such an operation, make sure there is no important data there.",
             )
+        if not getattr(node, "resizable", True) and preallocation == "off" and total != current:
+            raise UnsupportedError("Cannot resize device files", path=node.filename, layer=node.driver)
         if preallocation != "off":
             progress.start(total - current)
         node.resize(total, preallocation, progress)

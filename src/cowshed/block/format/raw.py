@@ -40,14 +40,14 @@ class RawNode(Node):
                 path=file.filename, field="offset", value=offset, limit=whole,
             )
         if size is not None:
-            if size % SECTOR:
-                raise OptionError("Specified size is not multiple of 512", path=file.filename, field="size", value=size)
             if size > whole - offset:
                 raise OptionError(
                     f"The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the "
                     f" actual size of the containing file ({whole})",
                     path=file.filename, field="size", value=size, limit=whole - offset,
                 )
+            if size % SECTOR:
+                raise OptionError("Specified size is not multiple of 512", path=file.filename, field="size", value=size)
         self._measure()
 
     def _measure(self) -> None:

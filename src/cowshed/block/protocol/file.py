@@ -67,6 +67,8 @@ class FileNode(Node):
     driver = "file"
     #: a disk of another size can be had here
     resizable = True
+    extensible = True
+    slack = 64 << 20
 
     def __init__(
         self,
@@ -443,7 +445,7 @@ class FileNode(Node):
                 raise CowshedError(
                     f"Unsupported preallocation mode: {preallocation}", path=self.path, errno=errno.ENOTSUP
                 )
-        except BaseException:
+        except Exception:  # Ctrl-C leaves what there is, as everywhere
             os.ftruncate(self.fd, old)
             self.size = old
             raise

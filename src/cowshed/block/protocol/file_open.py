@@ -114,9 +114,10 @@ def create_file(
     try:
         if size:
             node.resize(size, preallocation, progress)
-    except BaseException:
+    except BaseException as error:
         node.close()
-        remove(path)
+        if isinstance(error, Exception):  # Ctrl-C leaves what there is
+            remove(path)
         raise
     return node
 

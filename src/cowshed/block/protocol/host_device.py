@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 
-from ...errors import CowshedError, HostError, OptionError, UnsupportedError, host_error
+from ...errors import CowshedError, HostError, LockError, OptionError, UnsupportedError, host_error
 from ...progress import QUIET
 from ..locking import FileLocks
 from ..options import Option, OptionTable
@@ -231,15 +231,20 @@ def create_on_device(
         raise OptionError(message, field="preallocation", value=preallocation)
     try:
         node = HostDeviceNode(path, writable=True)
-    except HostError as error:
-        raise HostError(
+        try:
+            node.locks = FileLocks(node.fd, path)
+            node.locks.apply(perm, shared)
+        except BaseException:
+            node.close()
+            raise
+    except (HostError, LockError) as error:
+        raise type(error)(
             f"Protocol driver 'host_device' does not support image creation, and opening the image failed: {error}",
             path=path,
+            hint=error.hint,
             errno=error.errno,
         ) from error
     try:
-        node.locks = FileLocks(node.fd, path)
-        node.locks.apply(perm, shared)
         node.resize(size)
         if node.size:
             # an old header must not be taken for the new image's

@@ -195,7 +195,7 @@ def create(filename: str, values: dict[str, Any], context: Any) -> None:
             raise
         finally:
             image.close()
-    except BaseException:
+    except Exception:
         file.close()
         context.discard_file(filename)
         raise
@@ -228,7 +228,8 @@ def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Q
     if data_file is not None:
         image.children["data-file"] = data_file
     # header, table and blocks are written as whole clusters: space that is sure to be used is taken now
-    file.write(cluster_size, bytes(table_clusters << layout.cluster_bits))
+    _put(file, 0, bytes(cluster_size), "Could not write qcow2 header")
+    _put(file, cluster_size, bytes((table_clusters + blocks) << layout.cluster_bits), "Could not write refcount table")
     image.write_table(cluster_size, table)
     bits = 1 << layout.refcount_order
     for number in range(blocks):
@@ -237,10 +238,17 @@ def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Q
         values = array("B", counts) if bits <= 8 else array({16: "H", 32: "I", 64: "Q"}[bits], list(counts))
         file.write((first_block + number) << layout.cluster_bits, encode_block(values, bits))
     # the file reaches to the end of the L1 table's last entry
-    file.write(h.l1_table_offset, bytes(l1_size * 8))
+    _put(file, h.l1_table_offset, bytes(l1_size * 8), "Could not resize image: Failed to grow the L1 table")
     file.write(0, h.encode().ljust(cluster_size, b"\0"))
     image.l1 = array("Q", bytes(l1_size * 8))
     return image
+
+
+def _put(file: Node, offset: int, data: bytes, failed: str) -> None:
+    try:
+        file.write(offset, data)
+    except CowshedError as error:
+        raise type(error)(f"{failed}: {error}", path=error.path, offset=error.offset, errno=error.errno) from error
 
 
 def grow_fresh(image: Qcow2Node, layout: Layout, progress: Progress = QUIET) -> None:
@@ -288,7 +296,7 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Pro
                 else:
                     cluster, got = image.refcounts.allocate(free - slot)
                     host = cluster << shift
-                if not image.extended and not image.data_file_raw and host < data.size:
+                if host < data.size and not image.data_file_raw and (mode != "metadata" or not image.extended):
                     # space that had another use before: its old bytes must not show
                     data.write_zeroes(host, min(got << shift, data.size - host), mode == "metadata")
                 entries = array("Q", range(host | COPIED, (host | COPIED) + (got << shift), 1 << shift))
@@ -304,10 +312,12 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Pro
                 highest = max(highest, host + (got << shift))
                 slot += got
             if image.l2_dirty << shift > 32 << 20:
+            if mode != "metadata" and not image.has_data_file:
+                _reserve(data, highest, mode, progress)  # before the next table goes behind it
                 _reserve(data, highest, mode, progress)
                 image.commit()
-            if mode != "full":  # whose bytes count when they are written
-                progress.advance(upto - position)
+            if mode != "full" or not image.has_data_file:  # whose bytes count when they are written, at the end
+                progress.at(upto - start)
             position = upto
         _reserve(data, end if image.has_data_file else highest, mode, progress)
         image.commit()
@@ -315,13 +325,15 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Pro
 
 def _reserve(data: Node, end: int, mode: str, progress: Progress) -> None:
     """Make a file at least ``end`` bytes long, with space as ``mode`` says."""
-    if end <= data.size:
+    taken = mode != "metadata" and not getattr(data, "resizable", True)  # devices refuse, whatever is asked of them
+    if end <= data.size and not taken:
         return
     try:
         data.resize(end, "off" if mode == "metadata" else mode, progress)
     except CowshedError as error:
-        failed = "Could not" if mode == "metadata" else "Failed to"
-        raise type(error)(f"{failed} resize underlying file: {error}", errno=error.errno) from error
+        if mode == "metadata":
+            raise
+        raise type(error)(f"Failed to resize underlying file: {error}", errno=error.errno) from error
 
 
 def _whole_cluster(image: Qcow2Node, start: int, end: int) -> int:

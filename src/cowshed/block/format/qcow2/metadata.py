@@ -248,6 +248,12 @@ class Qcow2Metadata(Qcow2Map):
         """Drop an L2 entry's reference to its host clusters, unless it is to cluster ``keep``."""
         if entry & COMPRESSED_FLAG:
             offset, length = self.compressed_location(entry)
+        try:
+            # room on the host is taken now: on a disk that becomes full, data without its table would be lost
+            self.file.write(table.offset, bytes(self.cluster_size))
+        except BaseException:
+            self.refcounts.release(cluster)
+            raise
             first = offset >> self.cluster_bits
             last = (offset + length - 1) >> self.cluster_bits
             self.refcounts.release(first, last - first + 1, discard=discard)

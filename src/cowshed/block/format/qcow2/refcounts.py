@@ -327,6 +327,8 @@ class Refcounts:
         self.table[index] = block.offset
         self.table_dirty.add(index)
         home = self.blocks.get(cluster // self.per_block) or self.block(cluster // self.per_block)
+        # room on the host is taken now: a count that can't be written would stop every other change
+        self.image.file.write(block.offset, bytes(self.image.cluster_size))
         assert home is not None
         home.values[cluster % self.per_block] = 1
         home.dirty = True

@@ -111,9 +111,17 @@ def _grow_l1(image: Qcow2Node, entries: int) -> None:
     table = array("Q", image.l1)
     table.extend([0] * (entries - len(table)))
     offset = first << image.cluster_bits
-    image.file.write_zeroes(offset, clusters << image.cluster_bits)
-    image.write_table(offset, table)
-    image.file.flush()
+    try:
+        image.file.write_zeroes(offset, clusters << image.cluster_bits)
+        image.write_table(offset, table)
+        image.file.flush()
+    except CowshedError as error:
+        image.refcounts.release(first, clusters)
+        image.commit()
+        raise type(error)(
+            f"Failed to grow the L1 table: {error}", path=error.path, layer=error.layer, offset=error.offset,
+            errno=error.errno,
+        ) from error  # fmt: skip
     header = image.header
     old_offset, old_entries = header.l1_table_offset, header.l1_size
     header.l1_table_offset, header.l1_size = offset, entries

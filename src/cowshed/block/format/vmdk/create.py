@@ -111,7 +111,7 @@ def create(filename: str, values: dict[str, Any], context: Any) -> None:
     try:
         format_image(file, header, raw)
         file.flush()
-    except BaseException:
+    except Exception:
         file.close()
         context.discard_file(filename)
         raise
