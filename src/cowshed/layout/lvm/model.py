@@ -126,7 +126,11 @@ class LogicalVolume:
 
     @property
     def visible(self) -> bool:
-        return "VISIBLE" in self.flags
+        """Is it somebody's disk, not a part of one? A snapshot is seen where its origin is."""
+        if self.snapshot is None:
+            return "VISIBLE" in self.flags
+        origin = self.group.volumes[self.snapshot.origin or ""]
+        return not self.snapshot.merging and (origin.visible or origin.name.endswith("_vorigin"))
 
     @property
     def type(self) -> str:
