@@ -1,0 +1,535 @@
+"""Volumes that are files in a directory: what ``dir``, ``fs`` and ``netfs`` pools have in common.
+
+Every entry of the directory that is a regular file, a directory or a block device is a volume, hidden ones too, and
+so is a symbolic link to one; names with control characters, FIFOs, sockets, character devices, unreadable files and
+our own ``.cowshed-ID.part`` are not. Nothing is opened for a listing but regular files, and of those only what changed
+since the index was written.
+
+A symbolic link that leads out of the pool's directory is a volume that can be read; writing to it is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+from ...errors import DefinitionError, HostCallError, StateError
+from ...wire.libvirt.definition import Encryption, Permissions, Timestamps, VolumeDef, VolumeTarget
+from ..index import Index
+from ..jobs import PART_PREFIX, PART_SUFFIX, is_part
+from .base import Backend
+from .probe import DIRECTORY, PLOOP, RAW, Facts, probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ...block.node import Node
+    from ...progress import Progress
+    from ...wire.libvirt.definition import PoolDef
+
+#: of directories that are built, and of volumes, where nobody says another
+DIRECTORY_MODE = 0o711
+VOLUME_MODE = 0o600
+
+_CONTROL = frozenset(map(chr, (*range(1, 9), 11, 12, *range(14, 32))))
+_FORBIDDEN = _CONTROL | {"\0", "\t", "\n", "\r", "\x7f"}
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class FilesBackend(Backend):
+    """Base of the kinds of pool whose volumes are files. Subclasses say how the directory comes to be there."""
+
+    files = True
+    volume_formats = (
+        "raw",
+        ("none", "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow",
+         "qcow2", "qed", "vmdk"),
+    )  # fmt: skip
+    #: are the file system's times another machine's?
+    foreign_clock = False
+
+    # ---- the pool
+
+    def validate(self, pool: PoolDef) -> None:
+        if not pool.target:
+            raise DefinitionError("missing storage pool target path")
+
+    def check(self, pool: PoolDef) -> bool:
+        return os.path.isdir(folder(pool))
+
+    def start(self, pool: PoolDef) -> None:
+        os.close(_open_folder(folder(pool)))
+
+    def build(self, pool: PoolDef, *, overwrite: bool = False, no_overwrite: bool = False) -> None:
+        """Make the directory, and its parents; one that is there stays as it is but for what the pool says of it."""
+        path = folder(pool)
+        parent = os.path.dirname(path.rstrip("/"))
+        try:
+            if parent:
+                os.makedirs(parent, 0o777, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise HostCallError(f"cannot create path '{path}'", number(error), path=path) from error
+        wanted = pool.permissions or Permissions()
+        mode = wanted.mode
+        try:
+            try:
+                os.mkdir(path, DIRECTORY_MODE if mode is None else mode)
+                mode = DIRECTORY_MODE if mode is None else mode  # whatever the umask is
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+        except (OSError, ValueError) as error:
+            raise HostCallError(f"failed to create directory '{path}'", number(error), path=path) from error
+        fd = _open_folder(path)
+        try:
+            _own(fd, path, wanted)
+            if mode is not None:
+                try:
+                    os.fchmod(fd, mode)
+                except OSError as error:
+                    text = f"cannot set mode of '{path}' to {mode:04o}"
+                    raise HostCallError(text, number(error), path=path) from error
+            if pool.cow is not True:
+                from .making import disable_cow
+
+                disable_cow(fd, path, demanded=pool.cow is False)
+        finally:
+            os.close(fd)
+
+    def delete(self, pool: PoolDef, *, zeroed: bool = False) -> None:
+        path = folder(pool)
+        try:
+            os.rmdir(path)
+        except (OSError, ValueError) as error:
+            raise HostCallError(f"failed to remove pool '{path}'", number(error), path=path) from error
+
+    def refresh(self, pool: PoolDef) -> None:
+        path = folder(pool)
+        fd = _open_folder(path)
+        try:
+            figures = os.fstatvfs(fd)
+            status = os.fstat(fd)
+        except OSError as error:
+            raise HostCallError(f"cannot statvfs path '{path}'", number(error), path=path) from error
+        finally:
+            os.close(fd)
+        pool.capacity = figures.f_frsize * figures.f_blocks
+        pool.available = figures.f_frsize * figures.f_bfree
+        pool.allocation = pool.capacity - pool.available
+        if pool.permissions is None:
+            pool.permissions = Permissions()
+        _set_permissions(pool.permissions, status)
+
+    # ---- volumes: names and facts
+
+    def names(self, pool: PoolDef) -> Iterator[tuple[str, str]]:
+        path = folder(pool)
+        prefix = path + "/"
+        me = os.geteuid()
+        for entry in _entries(path):
+            name = entry.name
+            if _kind(entry) is not None and (me == 0 or not entry.is_file() or os.access(entry.path, os.R_OK)):
+                yield name, prefix + name
+
+    def scan(self, pool: PoolDef) -> list[VolumeDef]:
+        path = folder(pool)
+        index = self.index(pool)
+        index.load()
+        known: dict[str, tuple[os.stat_result, Facts]] = {}
+        for entry in _entries(path):
+            status = _kind(entry)
+            if status is None:
+                continue
+            if isinstance(status, bool):
+                try:
+                    status = entry.stat()
+                except OSError:  # it went away, or the link's end did
+                    continue
+            there = _facts(entry.path, entry.name, status, index)
+            if there is not None:
+                known[entry.name] = there
+        index.forget_all_but(known)
+        index.save()
+        label = _labels()
+        found = []
+        prefix = path + "/"
+        for name, (status, facts) in known.items():
+            volume = describe(prefix + name, name, status, facts, label)
+            if facts.backing is not None:
+                volume.backing = self._backing(path, facts, lambda sibling: _format_of(known.get(sibling)))
+            if volume.target.encryption is not None:
+                self._add_secret(volume)
+            found.append(volume)
+        return found
+
+    def volume(self, pool: PoolDef, name: str) -> VolumeDef | None:
+        if not listed_name(name):
+            return None
+        path = folder(pool)
+        full = f"{path}/{name}"
+        try:
+            status = os.stat(full)
+        except (OSError, ValueError):
+            return None
+        if _is_volume(status.st_mode) is None:
+            return None
+        found = _facts(full, name, status, None)
+        if found is None:
+            return None
+        status, facts = found
+        volume = describe(full, name, status, facts, _labels())
+        if facts.backing is not None:
+            volume.backing = self._backing(path, facts, lambda sibling: _sibling_format(path, sibling))
+        if volume.target.encryption is not None:
+            self._add_secret(volume)
+        return volume
+
+    def index(self, pool: PoolDef) -> Index:
+        """What is known of the pool's files."""
+        return Index(self._index_path(pool), patient=self.foreign_clock)
+
+    def _index_path(self, pool: PoolDef) -> str | None:
+        base = getattr(self.host, "index_folder", None)
+        return None if base is None else os.path.join(base, pool.name)
+
+    def _add_secret(self, volume: VolumeDef) -> None:
+        """The secret whose usage is the volume, as libvirt looks for it at each refresh."""
+
+    def _backing(self, path: str, facts: Facts, sibling: Callable[[str], str | None]) -> VolumeTarget:
+        """The backing file as far as it can be told without opening it.
+
+        Its format, where the image doesn't say it, is known only of another volume of the same pool.
+        """
+        name = facts.backing or ""
+        head, colon, _ = name.partition(":")
+        if colon and "/" not in head:  # an address, not a path
+            return VolumeTarget(name, "raw")
+        full = name if name.startswith("/") else f"{path}/{name}"
+        below = VolumeTarget(full, facts.backing_format)
+        if below.format is None:
+            folder_of, _, last = full.rpartition("/")
+            found = sibling(last) if folder_of == path and last else None
+            below.format = found or "raw"
+        try:
+            status = os.stat(full)
+        except (OSError, ValueError):
+            return below
+        below.permissions = _set_permissions(Permissions(), status)
+        below.timestamps = _timestamps(status)
+        return below
+
+    # ---- volumes: verbs
+
+    def prepare_volume(self, pool: PoolDef, volume: VolumeDef) -> None:
+        """Raises StateError for a name that can't be, or is taken by a file; see making.check for the rest."""
+        from .making import check
+
+        check_name(volume.name)
+        volume.target.path = path = f"{folder(pool)}/{volume.name}"
+        volume.key = path
+        check(volume)
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise HostCallError(f"cannot create volume '{path}'", number(error), path=path) from error
+        raise StateError(f"volume target path '{path}' already exists", path=path)
+
+    def part_path(self, pool: PoolDef, token: str) -> str:
+        """Where a volume that is being made stands until it is whole; ``token`` belongs to the job."""
+        return f"{folder(pool)}/{PART_PREFIX}{token}{PART_SUFFIX}"
+
+    def create_volume(
+        self,
+        pool: PoolDef,
+        volume: VolumeDef,
+        *,
+        prealloc_metadata: bool = False,
+        progress: Progress,
+        part: str | None = None,
+    ) -> None:
+        from .making import make
+
+        make(volume, part or self._own_part(pool), prealloc_metadata=prealloc_metadata, progress=progress)
+
+    def clone_volume(
+        self,
+        pool: PoolDef,
+        volume: VolumeDef,
+        origin: VolumeDef,
+        *,
+        prealloc_metadata: bool = False,
+        reflink: bool = False,
+        progress: Progress,
+        part: str | None = None,
+    ) -> None:
+        from .making import make
+
+        make(
+            volume, part or self._own_part(pool), prealloc_metadata=prealloc_metadata, progress=progress,
+            origin=origin, reflink=reflink,
+        )  # fmt: skip
+
+    def _own_part(self, pool: PoolDef) -> str:
+        return self.part_path(pool, f"{os.getpid()}-{os.urandom(8).hex()}")
+
+    def delete_volume(self, pool: PoolDef, volume: VolumeDef, *, zeroed: bool = False) -> None:
+        """Unlink it (a link itself, not what it leads to); a directory must be empty."""
+        path = volume.target.path or ""
+        try:
+            mode = os.lstat(path).st_mode
+            if stat.S_ISDIR(mode):
+                if volume.type == "ploop":
+                    _remove_ploop(path)
+                os.rmdir(path)
+                return
+        except OSError as error:
+            raise HostCallError(f"cannot remove directory '{path}'", number(error), path=path) from error
+        if zeroed and stat.S_ISREG(mode):
+            from ...progress import QUIET
+            from ..wipe import wipe
+
+            with self.open_volume(pool, volume, writable=True) as node:
+                wipe(node, "zero", QUIET)
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise HostCallError(f"cannot unlink file '{path}'", number(error), path=path) from error
+
+    def resize_volume(
+        self, pool: PoolDef, volume: VolumeDef, capacity: int, *, allocate: bool = False, shrink: bool = False
+    ) -> None:
+        from .making import resize
+
+        self._check_writable(pool, volume)
+        resize(volume, capacity, allocate=allocate, shrink=shrink)
+
+    def open_volume(self, pool: PoolDef, volume: VolumeDef, *, writable: bool = False) -> Node:
+        """The bytes of the file, whatever format is in it. A file whose disk a machine has open is refused."""
+        from .making import open_bytes
+
+        if writable:
+            self._check_writable(pool, volume)
+        return open_bytes(volume, writable)
+
+    def _check_writable(self, pool: PoolDef, volume: VolumeDef) -> None:
+        """Raises StateError for a symbolic link that leads out of the pool."""
+        path = volume.target.path or ""
+        if not os.path.islink(path):
+            return
+        home = os.path.realpath(folder(pool))
+        if not os.path.realpath(path).startswith(home + "/"):
+            raise StateError(
+                f"volume '{volume.name}' is a symbolic link that leads out of its pool", path=path,
+                hint="work on the file that it leads to, through the pool that it is in",
+            )  # fmt: skip
+
+
+def folder(pool: PoolDef) -> str:
+    """The directory of a pool, without a slash at its end."""
+    path = pool.target or ""
+    return path.rstrip("/") or "/"
+
+
+def number(error: BaseException) -> int:
+    """The errno of an OSError, and of the errors that Python has for names and sizes that no system call takes."""
+    found = getattr(error, "errno", None)
+    if isinstance(found, int):
+        return found
+    return errno.EFBIG if isinstance(error, OverflowError) else errno.EINVAL
+
+
+def _open_folder(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise HostCallError(f"cannot open directory '{path}'", number(error), path=path) from error
+
+
+def _own(fd: int, path: str, wanted: Permissions) -> None:
+    if wanted.owner != -1 or wanted.group != -1:
+        try:
+            os.fchown(fd, wanted.owner, wanted.group)
+        except (OSError, OverflowError) as error:
+            text = f"cannot chown '{path}' to ({wanted.owner}, {wanted.group})"
+            raise HostCallError(text, number(error), path=path) from error
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def listed_name(name: str) -> bool:
+    """May an entry of that name be a volume?"""
+    return not (not name or name in (".", "..") or "/" in name or is_part(name) or not _CONTROL.isdisjoint(name))
+
+
+def check_name(name: str) -> None:
+    """Raises StateError for a name that no new volume can have."""
+    from ...block.trust import printable
+
+    shown = printable(name)
+    if not name:
+        raise StateError("volume name cannot be empty")
+    if "/" in name:
+        raise StateError(f"volume name '{shown}' cannot contain '/'", field="name", value=name)
+    if not _FORBIDDEN.isdisjoint(name):
+        raise StateError(f"volume name '{shown}' cannot contain control characters", field="name", value=name)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise StateError(f"volume name '{shown}' is not valid UTF-8", field="name", value=name) from None
+    if is_part(name):
+        raise StateError(f"volume name '{shown}' is reserved for volumes that are being made", field="name")
+
+
+# -- facts -------------------------------------------------------------------------------------------------------------
+
+
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry for entry in entries if listed_name(entry.name)]
+    except (OSError, ValueError) as error:
+        raise HostCallError(f"cannot open directory '{path}'", number(error), path=path) from error
+
+
+def _kind(entry: os.DirEntry[str]) -> os.stat_result | bool | None:
+    """None when it is no volume; its status where that had to be asked for."""
+    try:
+        if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False):
+            return True
+        status = entry.stat()  # a link, or something special
+    except OSError:
+        return None
+    return status if _is_volume(status.st_mode) else None
+
+
+def _is_volume(mode: int) -> bool | None:
+    return True if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode) else None
+
+
+def _facts(path: str, name: str, status: os.stat_result, index: Index | None) -> tuple[os.stat_result, Facts] | None:
+    """The facts of an entry and the status that goes with them; None for what can't be read."""
+    mode = status.st_mode
+    if not stat.S_ISREG(mode):
+        if stat.S_ISDIR(mode):
+            return status, PLOOP if _is_ploop(path) else DIRECTORY
+        return status, Facts(capacity=_device_size(status.st_rdev))
+    facts = None if index is None else index.get(name, status)
+    if facts is not None:
+        return status, facts
+    for _ in range(3):
+        now = time.time_ns()
+        try:
+            fd = os.open(path, _OPEN)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            facts = probe(fd, status.st_size)
+            after = os.fstat(fd)
+        except OSError:
+            return status, RAW  # a bad sector: there is a volume, whatever is in it
+        finally:
+            os.close(fd)
+        if after.st_ctime_ns == status.st_ctime_ns and after.st_size == status.st_size:
+            if index is not None:
+                index.put(name, status, facts, now)
+            return status, facts
+        status = after
+    return status, facts or RAW  # it is being written
+
+
+def _is_ploop(path: str) -> bool:
+    return os.path.exists(f"{path}/root.hds") and os.path.exists(f"{path}/DiskDescriptor.xml")
+
+
+def _remove_ploop(path: str) -> None:
+    """Empty the directory of a ploop image, whose parts are files in it."""
+    for entry in os.scandir(path):
+        if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.path)
+
+
+def _device_size(device: int) -> int:
+    """A block device's size without opening it."""
+    try:
+        with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/size", "rb") as file:
+            return int(file.read(32)) * 512
+    except (OSError, ValueError):
+        return 0
+
+
+def _format_of(known: tuple[os.stat_result, Facts] | None) -> str | None:
+    return None if known is None else known[1].format
+
+
+def _sibling_format(path: str, name: str) -> str | None:
+    """The format of another entry of the same directory, which is a volume by itself."""
+    if not listed_name(name):
+        return None
+    full = f"{path}/{name}"
+    try:
+        status = os.stat(full)
+    except (OSError, ValueError):
+        return None
+    return _format_of(_facts(full, name, status, None)) if _is_volume(status.st_mode) else None
+
+
+def describe(path: str, name: str, status: os.stat_result, facts: Facts, label: bool = False) -> VolumeDef:
+    """The volume that an entry is. ``label``: ask for its security label too."""
+    volume = VolumeDef(name, "file", path)
+    volume.target = target = VolumeTarget(path, facts.format)
+    mode = status.st_mode
+    volume.has_allocation = True
+    if stat.S_ISREG(mode):
+        volume.allocation = status.st_blocks * 512
+        size = status.st_size
+        volume.physical = size or None
+        capacity = facts.capacity
+        volume.capacity = max(0, size - facts.payload) if capacity is None else capacity
+        if facts.format == "ploop":
+            volume.type = "ploop"
+    elif stat.S_ISDIR(mode):
+        volume.type = facts.format
+    else:
+        volume.capacity = volume.allocation = facts.capacity or 0
+        volume.physical = volume.capacity or None
+    target.permissions = _set_permissions(Permissions(), status)
+    target.timestamps = _timestamps(status)
+    target.compat = facts.compat
+    target.features = list(facts.features)
+    target.cluster_size = facts.cluster_size
+    if facts.encryption is not None:
+        target.encryption = Encryption(facts.encryption)
+    if label:
+        target.permissions.label = _label(path)
+    return volume
+
+
+def _set_permissions(permissions: Permissions, status: os.stat_result) -> Permissions:
+    permissions.mode = status.st_mode & 0o777
+    permissions.owner = status.st_uid
+    permissions.group = status.st_gid
+    return permissions
+
+
+def _timestamps(status: os.stat_result) -> Timestamps:
+    return Timestamps(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _labels() -> bool:
+    return os.path.isdir("/sys/fs/selinux/class")
+
+
+def _label(path: str) -> str | None:
+    try:
+        return os.getxattr(path, "security.selinux").rstrip(b"\0").decode("utf-8", "surrogateescape") or None
+    except OSError:
+        return None

@@ -1,0 +1,488 @@
+"""Making, filling and resizing the file of a volume.
+
+A volume is made under its part's name beside the final one, made durable, and then given its name by a link that
+never replaces. Whatever ends the work before that leaves nothing that is listed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+
+from ...errors import (
+    ArgumentError,
+    ConfigError,
+    CowshedError,
+    HostCallError,
+    NoSupportError,
+    PoolError,
+    StateError,
+    error_number,
+)
+from ...progress import QUIET, Progress
+from ...wire.libvirt.definition import Permissions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...block.node import Node
+    from ...wire.libvirt.definition import VolumeDef
+
+VOLUME_MODE = 0o600
+#: volume formats whose file is nothing but the disk's bytes
+PLAIN = ("raw", "iso", "none")
+#: formats that the engine makes
+_MADE = ("raw", "iso", "none", "dir", "qcow2", "vmdk")
+_KNOWN = (
+    "none", "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2",
+    "qed", "vmdk",
+)  # fmt: skip
+_FEATURES = ("lazy_refcounts", "extended_l2")
+_STEP = 1 << 20
+_SHARE_STEP = 1 << 30
+
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_NOCOW_FL = 0x00800000
+_FICLONE = 0x40049409
+_BTRFS_IOC_FS_INFO = 0x8400941F
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+class FlagsError(ArgumentError):
+    """libvirt's refusal of a flag that a function doesn't take: no prefix, code 8."""
+
+    prefix = ""
+
+
+class OperationUnsupportedError(PoolError):
+    """What this volume can't do: libvirt's code 84."""
+
+    code = 84
+    prefix = "Operation not supported: "
+    errno = errno.EOPNOTSUPP
+
+
+def number(error: BaseException) -> int:
+    """The errno of an error, also of those that Python has for sizes that no system call takes."""
+    return errno.EFBIG if isinstance(error, OverflowError) else error_number(error)
+
+
+def check(volume: VolumeDef) -> None:
+    """Fill in type and format, and refuse what can't be made. Raises ConfigError, OperationUnsupportedError."""
+    target = volume.target
+    if target.format is None:
+        target.format = "raw"
+    fmt = target.format
+    if fmt not in _KNOWN:
+        raise ConfigError(f"unknown volume format type {fmt}", field="format", value=fmt)
+    volume.type = "dir" if fmt == "dir" else "file"
+    if fmt not in _MADE:
+        raise ConfigError(
+            f"creating volumes of format '{fmt}' is not supported", field="format", value=fmt,
+            hint="raw, qcow2 and vmdk volumes can be made",
+        )  # fmt: skip
+    if target.encryption is not None:
+        raise ConfigError("creating encrypted volumes is not supported by this version of cowshed", field="encryption")
+    if volume.backing is not None and volume.backing.path is not None:
+        if fmt in PLAIN:
+            raise ConfigError("cannot set backing store for raw volume", field="backingStore")
+        if volume.backing.format is not None and volume.backing.format not in _KNOWN:
+            raise ConfigError(f"unknown storage vol backing store type {volume.backing.format}", field="backingStore")
+    if fmt == "qcow2":
+        if target.compat == "0.10":
+            for feature in target.features:
+                raise ConfigError(f"{feature} not supported with compat level {target.compat}", field="features")
+    elif target.features:
+        raise ConfigError("format features only available with qcow2", field="features")
+
+
+def make(
+    volume: VolumeDef,
+    part: str,
+    *,
+    prealloc_metadata: bool = False,
+    progress: Progress = QUIET,
+    origin: VolumeDef | None = None,
+    reflink: bool = False,
+) -> None:
+    """Make the file of a prepared ``volume``, with the contents of ``origin`` where there is one.
+
+    ``part``: the path that it has meanwhile, in the same directory. ``volume`` is completed with what it has become.
+    Raises PoolErrors; nothing is left then.
+    """
+    path = volume.target.path or ""
+    if volume.type == "dir":
+        if origin is not None:
+            raise ConfigError("cannot make a directory from a volume", field="format")
+        _make_folder(volume, path)
+        return
+    plain = volume.target.format in PLAIN
+    if prealloc_metadata:
+        if plain:
+            if origin is None or origin.target.format in PLAIN:
+                raise FlagsError("metadata preallocation is not supported for raw volumes")
+        elif volume.target.format != "qcow2":
+            raise ConfigError("metadata preallocation only available with qcow2")
+        elif volume.backing is not None and volume.backing.path is not None:
+            raise ConfigError("metadata preallocation conflicts with backing store")
+    if reflink and not (plain and origin is not None and origin.target.format in PLAIN):
+        raise FlagsError("unsupported flags (0x2) in function storageBackendCreateQemuImg", field="reflink")
+    done = False
+    try:
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, VOLUME_MODE)
+    except (OSError, ValueError) as error:
+        raise HostCallError(f"cannot create path '{path}'", number(error), path=path) from error
+    try:
+        if plain:
+            _make_raw(volume, part, fd, progress, origin, reflink)
+        else:
+            _make_image(volume, part, fd, prealloc_metadata, progress, origin)
+        _finish(volume, fd)
+        publish(part, path)
+        done = True
+    except CowshedError as error:
+        if isinstance(error, PoolError):
+            raise
+        raise told(error, part, path) from error
+    finally:
+        os.close(fd)
+        if not done:
+            _remove(part)
+
+
+def told(error: CowshedError, part: str, path: str) -> PoolError:
+    """The engine's error as libvirt passes on what its tools say; the part's name is nobody's business."""
+    return PoolError(
+        error.message.replace(part, path), path=path, field=error.field, value=error.value, hint=error.hint,
+        errno=error_number(error),
+    )  # fmt: skip
+
+
+def _remove(part: str) -> None:
+    try:
+        os.unlink(part)
+    except OSError:
+        pass
+
+
+def _make_folder(volume: VolumeDef, path: str) -> None:
+    wanted = volume.target.permissions or Permissions()
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        raise StateError(f"volume target path '{path}' already exists", path=path) from None
+    except (OSError, ValueError) as error:
+        raise HostCallError(f"failed to create directory '{path}'", number(error), path=path) from error
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if wanted.owner != -1 or wanted.group != -1:
+                os.fchown(fd, wanted.owner, wanted.group)
+            os.fchmod(fd, 0o711 if wanted.mode is None else wanted.mode)
+        finally:
+            os.close(fd)
+        _sync_folder(path)
+    except (OSError, OverflowError) as error:
+        try:
+            os.rmdir(path)
+        except OSError:
+            pass
+        raise HostCallError(f"failed to create directory '{path}'", number(error), path=path) from error
+
+
+# -- raw ---------------------------------------------------------------------------------------------------------------
+
+
+def _make_raw(
+    volume: VolumeDef, part: str, fd: int, progress: Progress, origin: VolumeDef | None, reflink: bool
+) -> None:
+    path = volume.target.path
+    if volume.target.nocow:
+        disable_cow(fd, path or "", demanded=False)
+    shared = False
+    if origin is not None and origin.target.format in PLAIN:
+        shared = _reflink(origin, fd, demanded=reflink)
+    try:
+        os.ftruncate(fd, volume.capacity)
+    except (OSError, OverflowError) as error:
+        raise HostCallError(f"cannot extend file '{path}'", number(error), path=path) from error
+    allocation = min(volume.allocation if volume.has_allocation else volume.capacity, volume.capacity)
+    if origin is not None and allocation < origin.capacity:
+        allocation = 0  # a copy that need not be whole is as sparse as it can be
+    if shared:
+        return
+    if allocation and volume.target.format != "iso":
+        _allocate(fd, allocation, path or "", QUIET if origin is not None else progress)
+    if origin is not None:
+        _fill(origin, part, "raw", progress, zero=True)
+
+
+def _allocate(fd: int, length: int, path: str, progress: Progress) -> None:
+    """Reserve space from the file's beginning, by writing zeroes where the file system can do nothing better."""
+    from ...block.protocol.file import FileNode
+    from ...errors import HostError
+
+    doing = f"cannot allocate {length} bytes in file '{path}'"
+    node = FileNode(path, writable=True, fd=os.dup(fd))
+    try:
+        try:
+            node.preallocate(0, length)
+            return
+        except HostError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY):
+                raise HostCallError(doing, number(error), path=path) from error
+        progress.start(length)
+        zeroes = memoryview(bytes(min(length, _STEP)))
+        for at in range(0, length, _STEP):
+            try:
+                node.write(at, zeroes[: min(_STEP, length - at)])
+            except HostError as error:
+                raise HostCallError(f"cannot fill file '{path}'", number(error), path=path) from error
+            progress.at(min(at + _STEP, length))
+    finally:
+        node.close()
+
+
+def _reflink(origin: VolumeDef, fd: int, *, demanded: bool) -> bool:
+    """Let the file share all blocks of ``origin``'s. False where that can't be; HostCallError when it must be."""
+    import fcntl
+
+    path = origin.target.path or ""
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(source).st_mode):
+                raise OSError(errno.EOPNOTSUPP, "")
+            fcntl.ioctl(fd, _FICLONE, source)
+            return True
+        finally:
+            os.close(source)
+    except (OSError, ValueError) as error:
+        if demanded:
+            raise HostCallError(f"failed to clone files from '{path}'", number(error), path=path) from error
+        return False
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+def _make_image(
+    volume: VolumeDef, part: str, fd: int, prealloc_metadata: bool, progress: Progress, origin: VolumeDef | None
+) -> None:
+    from ...ops.create import create
+
+    target = volume.target
+    fmt = target.format or ""
+    options: dict[str, object] = {}
+    if fmt == "qcow2":
+        if target.compat is not None:
+            options["compat"] = target.compat
+        elif target.features:
+            options["compat"] = "1.1"
+        if target.cluster_size:
+            options["cluster_size"] = target.cluster_size
+        for feature in target.features:
+            if feature in _FEATURES:
+                options[feature] = True
+        if prealloc_metadata:
+            allocation = volume.allocation if volume.has_allocation else volume.capacity
+            options["preallocation"] = "metadata" if volume.capacity > allocation else "falloc"
+    if target.nocow:
+        options["nocow"] = True
+    backing = _backing_of(volume)
+    capacity = _whole_sectors(volume.capacity)
+    create(
+        part, fmt, options, size=capacity, backing=backing,
+        backing_fmt=None if backing is None or volume.backing is None else volume.backing.format or "raw",
+        unsafe=True, progress=progress if origin is None else QUIET,
+    )  # fmt: skip
+    if os.fstat(fd).st_ino != os.stat(part, follow_symlinks=False).st_ino:
+        raise StateError(f"volume '{volume.name}' was replaced while it was being made", path=part)
+    if origin is not None:
+        below = None if origin.backing is None else origin.backing.path
+        if backing is not None and backing != below:
+            raise ConfigError("a different backing store cannot be specified.", field="backingStore")
+        _fill(origin, part, fmt, progress, zero=backing is None, backing=backing)
+    volume.capacity = capacity
+
+
+def _whole_sectors(size: int) -> int:
+    return (size + 511) // 512 * 512
+
+
+def _backing_of(volume: VolumeDef) -> str | None:
+    """The backing file's name as it will stand in the image; it must be readable. Raises HostCallError."""
+    if volume.backing is None or volume.backing.path is None:
+        return None
+    name = volume.backing.path
+    full = os.path.join(os.path.dirname(volume.target.path or ""), name)
+    try:
+        if not os.access(full, os.R_OK):
+            os.stat(full)
+            raise PermissionError(errno.EACCES, "")
+    except (OSError, ValueError) as error:
+        raise HostCallError(f"inaccessible backing store volume {name}", number(error), path=full) from error
+    return name
+
+
+def _fill(
+    origin: VolumeDef, part: str, fmt: str, progress: Progress, *, zero: bool, backing: str | None = None
+) -> None:
+    """Copy the disk of ``origin`` into the image ``part``, which is at least as large; with ``backing`` only what
+    lies above it."""
+    from ...ops.convert import convert
+
+    source = origin.target.format or "raw"
+    convert(
+        origin.target.path or "", part, fmt,
+        source_fmt="raw" if source in PLAIN else source, create=False, target_is_zero=zero,
+        backing=backing, cache="writeback", progress=progress, labels=[origin.target.path or "", part],
+    )  # fmt: skip
+
+
+# -- finishing ---------------------------------------------------------------------------------------------------------
+
+
+def _finish(volume: VolumeDef, fd: int) -> None:
+    """Owner, mode, and down to the disk with it."""
+    path = volume.target.path or ""
+    wanted = volume.target.permissions or Permissions()
+    try:
+        if wanted.owner != -1 or wanted.group != -1:
+            os.fchown(fd, wanted.owner, wanted.group)
+    except (OSError, OverflowError) as error:
+        text = f"unable to set owner of '{path}' to ({wanted.owner}, {wanted.group})"
+        raise HostCallError(text, number(error), path=path) from error
+    try:
+        os.fchmod(fd, VOLUME_MODE if wanted.mode is None else wanted.mode)
+    except OSError as error:
+        raise HostCallError(f"cannot set file mode '{path}'", number(error), path=path) from error
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise HostCallError(f"cannot sync data to file '{path}'", number(error), path=path) from error
+
+
+def publish(part: str, path: str) -> None:
+    """Give ``part`` its name for good, unless somebody has taken it meanwhile. Raises StateError, HostCallError."""
+    try:
+        try:
+            os.link(part, path, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _rename_no_replace(part, path)
+        else:
+            os.unlink(part)
+        _sync_folder(path)
+    except FileExistsError:
+        raise StateError(f"volume target path '{path}' already exists", path=path) from None
+    except (OSError, ValueError) as error:
+        raise HostCallError(f"cannot create path '{path}'", number(error), path=path) from error
+
+
+def _rename_no_replace(part: str, path: str) -> None:
+    """renameat2(2) with RENAME_NOREPLACE, for file systems without hard links."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    here = -100  # AT_FDCWD
+    if library.renameat2(here, os.fsencode(part), here, os.fsencode(path), 1):
+        failed = ctypes.get_errno()
+        if failed not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(failed, os.strerror(failed))
+        # Neither: take the name first, then replace what is ours. A cut in between leaves an empty file.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, VOLUME_MODE))
+        os.rename(part, path)
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(os.path.dirname(path) or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that have nothing to sync there
+            raise
+    finally:
+        os.close(fd)
+
+
+def disable_cow(fd: int, path: str, *, demanded: bool) -> None:
+    """Take copy-on-write away from an empty file or a directory on btrfs, the one file system that has the switch.
+
+    Raises HostCallError when it was ``demanded`` and can't be.
+    """
+    import fcntl
+
+    try:
+        fcntl.ioctl(fd, _BTRFS_IOC_FS_INFO, bytes(1024))
+        flags = struct.unpack("l", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, struct.pack("l", 0)))[0]
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("l", flags | _FS_NOCOW_FL))
+    except OSError as error:
+        if demanded:
+            text = f"unable to control COW flag on '{path}', not btrfs"
+            raise HostCallError(text, errno.ENOSYS, path=path) from error
+
+
+# -- resizing and raw access -------------------------------------------------------------------------------------------
+
+
+def resize(volume: VolumeDef, capacity: int, *, allocate: bool, shrink: bool) -> None:
+    """Another size for the disk: of a plain file, or of the image in it. Raises PoolErrors in libvirt's words."""
+    path = volume.target.path or ""
+    if volume.type in ("dir", "ploop"):
+        raise NoSupportError("storage volume of this type can't be resized")
+    if volume.target.encryption is not None:
+        raise ConfigError(
+            "changing the capacity of encrypted volumes is not supported by this version of cowshed", path=path
+        )
+    if volume.target.format in PLAIN:
+        _resize_raw(path, capacity, allocate)
+        return
+    if allocate:
+        raise OperationUnsupportedError("preallocate is only supported for raw type volume", field="allocate")
+    from ...ops.resize import resize as resize_image
+
+    try:
+        resize_image(path, _whole_sectors(capacity), shrink=shrink, fmt=volume.target.format)
+    except CowshedError as error:
+        raise told(error, path, path) from error
+
+
+def _resize_raw(path: str, capacity: int, allocate: bool) -> None:
+    from ...block.graph import open_image
+
+    try:
+        node = open_image(path, fmt="raw", writable=True, resize=True)
+    except CowshedError as error:
+        raise told(error, path, path) from error
+    with node:
+        fd: int = node.file.fd  # type: ignore[attr-defined]
+        if allocate:
+            _allocate(fd, capacity, path, QUIET)
+        try:
+            os.ftruncate(fd, capacity)
+            os.fsync(fd)
+        except (OSError, OverflowError) as error:
+            raise HostCallError(f"Failed to truncate file '{path}'", number(error), path=path) from error
+
+
+def open_bytes(volume: VolumeDef, writable: bool) -> Node:
+    """The bytes of a volume's file or device, as they are. Raises HostCallError, PoolError (in use by a machine)."""
+    from ...block.graph import open_image
+
+    path = volume.target.path or ""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "")
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "")
+    except (OSError, ValueError) as error:
+        raise HostCallError(f"Unable to open stream for '{path}'", number(error), path=path) from error
+    try:
+        return open_image(path, fmt="raw", writable=writable, resize=writable)
+    except CowshedError as error:
+        raise told(error, path, path) from error

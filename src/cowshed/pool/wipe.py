@@ -1,0 +1,126 @@
+"""Wiping: the passes of each algorithm, as scrub(1) documents them, written over what a volume holds.
+
+A pass is on the disk before the next one begins. Holes of a sparse file hold nothing: they are left, so a sparse
+volume stays one and wiping needs no space. Only ``zero`` gives the space back at the end where the volume was sparse,
+as libvirt's does; the zeroes are on the disk by then.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..block.node import DATA
+from ..errors import ArgumentError, ArgumentSupportError, PoolError
+from ..progress import QUIET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..block.node import Node
+    from ..progress import Progress
+
+    #: bytes to repeat, None for random ones
+    Pass = bytes | None
+
+RANDOM: Pass = None
+
+_GUTMANN: tuple[Pass, ...] = (
+    *(RANDOM,) * 4,
+    b"\x55", b"\xaa", b"\x92\x49\x24", b"\x49\x24\x92", b"\x24\x92\x49",
+    *(bytes([value * 0x11]) for value in range(16)),
+    b"\x92\x49\x24", b"\x49\x24\x92", b"\x24\x92\x49",
+    b"\x6d\xb6\xdb", b"\xb6\xdb\x6d", b"\xdb\x6d\xb6",
+    *(RANDOM,) * 4,
+)  # fmt: skip
+
+#: algorithm → its passes, and whether the last one is read back and compared
+ALGORITHMS: dict[str, tuple[tuple[Pass, ...], bool]] = {
+    "zero": ((b"\0",), False),
+    "nnsa": ((RANDOM, RANDOM, b"\0"), True),
+    "dod": ((RANDOM, b"\0", b"\xff"), True),
+    "bsi": ((b"\xff", b"\xfe", b"\xfd", b"\xfb", b"\xf7", b"\xef", b"\xdf", b"\xbf", b"\x7f"), False),
+    "gutmann": (_GUTMANN, False),
+    "schneier": ((b"\0", b"\xff", *(RANDOM,) * 5), False),
+    "pfitzner7": ((RANDOM,) * 7, False),
+    "pfitzner33": ((RANDOM,) * 33, False),
+    "random": ((RANDOM,), False),
+}
+
+#: a multiple of three, so that every pattern comes out even
+STEP = 3 << 20
+
+
+def check_algorithm(algorithm: str) -> None:
+    """Raises ArgumentSupportError for ``trim``, ArgumentError for what is no algorithm at all."""
+    if algorithm == "trim":
+        raise ArgumentSupportError("'trim' algorithm not supported", field="algorithm", value=algorithm)
+    if algorithm not in ALGORITHMS:
+        raise ArgumentError(f"unknown wiping algorithm '{algorithm}'", field="algorithm", value=algorithm)
+
+
+def wipe(node: Node, algorithm: str, progress: Progress = QUIET) -> None:
+    """Write every pass of ``algorithm`` over the data of ``node``. ``progress`` is in bytes over all passes.
+
+    Raises what `check_algorithm` raises, HostError where the storage fails, and PoolError when what is read back
+    for verification is not what was written.
+    """
+    check_algorithm(algorithm)
+    passes, verify = ALGORITHMS[algorithm]
+    held = sum(length for _, length in _pieces(node))
+    allocated = node.allocated_bytes()
+    sparse = allocated is not None and allocated < node.size
+    progress.start(held * (len(passes) + verify))
+    done = 0
+    for pattern in passes:
+        repeated = None if pattern is None else memoryview(pattern * (STEP // len(pattern)))
+        for offset, length in _pieces(node):
+            if repeated is None:
+                node.write(offset, os.urandom(length))
+            else:
+                node.write(offset, repeated[:length])
+            done += length
+            progress.at(done)
+        node.flush()
+    last = passes[-1]
+    if verify and last is not None:
+        _verify(node, last, progress, done)
+    if algorithm == "zero" and sparse:
+        for offset, length in list(_extents(node)):
+            node.write_zeroes(offset, length, unmap=True)
+        node.flush()
+
+
+def _extents(node: Node) -> Iterator[tuple[int, int]]:
+    return ((extent.offset, extent.length) for extent in node.extents() if extent.kind == DATA)
+
+
+def _pieces(node: Node) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what holds data, in pieces of at most STEP bytes.
+
+    A pattern of three bytes begins anew with each piece; where pieces don't begin at a multiple of three it is shifted.
+    """
+    for offset, length in _extents(node):
+        end = offset + length
+        while offset < end:
+            step = min(STEP, end - offset)
+            yield offset, step
+            offset += step
+
+
+def _verify(node: Node, pattern: bytes, progress: Progress, done: int) -> None:
+    fd = getattr(node.children.get("file", node), "fd", -1)
+    if fd >= 0:
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is compared comes from the storage
+        except OSError:
+            pass
+    expected = pattern * (STEP // len(pattern))
+    for offset, length in _pieces(node):
+        if not expected.startswith(node.read(offset, length)):
+            raise PoolError(
+                f"verification of '{node.filename}' failed: what was written between {offset} and {offset + length} "
+                "does not read back", path=node.filename,
+            )  # fmt: skip
+        done += length
+        progress.at(done)
