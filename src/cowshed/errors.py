@@ -31,6 +31,7 @@
         ├── ArgumentSupportError  argument unsupported (74)
         ├── ProbeError            a device does not hold what the pool says (75)
         ├── BuiltError            a device holds something already (76)
+        ├── TooLargeError        a number that does not fit (82)
         ├── VolumeExistsError     the name is taken in its pool (90)
         ├── ReadOnlyAccessError   a change through a read-only connection (29)
         └── CancelledError        the job was cancelled (78)
@@ -285,6 +286,12 @@ class CancelledError(PoolError):
     code = 78
     prefix = "operation aborted: "
     errno = _errno.ECANCELED
+
+
+class TooLargeError(PoolError):
+    code = 82
+    prefix = "numerical overflow: "
+    errno = _errno.EOVERFLOW
 
 
 class VolumeExistsError(PoolError):
