@@ -44,6 +44,9 @@ PACKAGES = {
     "mkfs.vfat": "dosfstools",
     "mkswap": "util-linux",
     "blkid": "util-linux",
+    "glusterd": "glusterfs-server",
+    "gluster": "glusterfs-cli",
+    "mount.glusterfs": "glusterfs-client",
     "tgtd": "tgt",
     "tgtadm": "tgt",
 }
