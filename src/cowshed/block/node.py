@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from _thread import RLock
 
-from ..errors import RangeError, ReadOnlyError, UnsupportedError
+from ..errors import CowshedError, RangeError, ReadOnlyError, UnsupportedError
 from ..progress import QUIET
 
 TYPE_CHECKING = False
@@ -41,6 +41,28 @@ ENCRYPTED = 5  #: ask the owning node's read_into
 KIND_NAMES = {DATA: "data", ZERO: "zero", HOLE: "hole", COMPRESSED: "compressed", ENCRYPTED: "encrypted"}
 
 _ZEROES = bytes(1 << 20)
+
+#: times that a read is done anew because space was reused meanwhile, before it is done with the writers locked out
+REREADS = 4
+
+#: Replaced by a new object whenever space that a mapping led to may get other bytes; see `space_reused`. An object
+#: and not a number: assigning is one step for every thread, and no two that somebody still holds are the same.
+_epoch = object()
+
+
+def space_reused() -> None:
+    """Drivers call this when space that guest bytes were mapped to becomes free for others.
+
+    It is called after the mapping in memory leads there no more, and before anything can be written there. Readers map
+    without holding the lock while they read; one that mapped before and reads after it would see foreign bytes.
+    """
+    global _epoch
+    _epoch = object()
+
+
+def space_epoch() -> object:
+    """The time that `space_reused` ends: take it before `extents`, read, and read again when it is another one."""
+    return _epoch
 
 
 class Extent:
@@ -142,6 +164,10 @@ class Node:
     needs_compressed = False
     #: can this image keep dirty bitmaps
     supports_bitmaps = False
+    #: writing past the end makes it longer: a protocol, or a node that a format above keeps its own structures in
+    extensible = False
+    #: bytes past its end that ``read`` gives as zeroes: formats may map a little beyond the end of a file
+    slack = 0
 
     def __init__(self, filename: str, read_only: bool = True) -> None:
         self.filename = filename
@@ -239,14 +265,30 @@ class Node:
 
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``. Raises RangeError outside the disk, HostError, CorruptError."""
+        # before memory is taken for it
+        if offset < 0 or length < 0 or offset + length > self.size + self.slack:
+            self._check_range(offset, length)
         buffer = bytearray(length)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
 
     def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill ``view`` (writable, format "B") with the bytes from ``offset``; same errors as ``read``."""
+        """Fill ``view`` (writable, format "B") with the bytes from ``offset``; same errors as ``read``.
+
+        The bytes are those that were there before a write, zeroing or discard by another thread, or after it.
+        """
         view = byte_view(view)
-        self._check_range(offset, len(view))
+        epoch = _epoch
+        try:
+            self._read_mapped(offset, view)
+        except CowshedError:
+            if epoch is _epoch:
+                raise
+        if epoch is not _epoch:
+            self._read_again(offset, view)
+
+    def _read_mapped(self, offset: int, view: memoryview) -> None:
+        """Map and read, once. Space may be reused between the one and the other."""
         for extent in self.extents(offset, len(view)):
             start = extent.offset - offset
             part = view[start : start + extent.length]
@@ -258,10 +300,57 @@ class Node:
                 fill_zero(part)
             else:
                 assert extent.node is not None
-                extent.node.unpack_into(extent.host_offset, part)
+                extent.node.unpack(extent.host_offset, part)
+
+    def _read_again(self, offset: int, view: memoryview) -> None:
+        """Space was reused, perhaps between mapping and reading: map and read until it was not."""
+        for _ in range(REREADS):
+            epoch = _epoch
+            try:
+                self._read_mapped(offset, view)
+            except CowshedError:
+                if epoch is _epoch:
+                    raise
+            if epoch is _epoch:
+                return
+        # somebody frees space all the time (perhaps elsewhere): with these locks, not here
+        self._read_locked(self._chain(), offset, view)
+
+    def _read_locked(self, chain: list[Node], offset: int, view: memoryview) -> None:
+        """Read with the lock of every node in ``chain`` held, which writers of any of them need."""
+        if chain:
+            with chain[0].lock:
+                self._read_locked(chain[1:], offset, view)
+        else:
+            self._read_mapped(offset, view)
+
+    def _chain(self) -> list[Node]:
+        """The format and filter nodes that reading goes through, from the top, as writers take their locks."""
+        found: list[Node] = []
+        todo: list[Node] = [self]
+        while todo:
+            node = todo.pop(0)
+            if (node.is_format or node.is_filter) and node not in found:
+                found.append(node)
+                todo += node.children.values()
+        return found
 
     def unpack_into(self, offset: int, view: memoryview) -> None:
-        """Driver hook: fill ``view`` from this node's COMPRESSED or ENCRYPTED guest bytes at ``offset``."""
+        """Fill ``view`` with this layer's COMPRESSED or ENCRYPTED guest bytes at ``offset``, as mapped a while ago.
+
+        What is stored otherwise by now is read as it is stored now. Raises what ``read`` raises.
+        """
+        epoch = _epoch
+        try:
+            self.unpack(offset, view)
+        except CowshedError:
+            if epoch is _epoch:
+                raise
+        if epoch is not _epoch:
+            self._read_again(offset, view)
+
+    def unpack(self, offset: int, view: memoryview) -> None:
+        """Driver hook: decompress or decrypt guest bytes at ``offset`` into ``view``."""
         raise UnsupportedError(f"Driver '{self.driver}' has no compressed data", path=self.filename)
 
     # -- writing --------------------------------------------------------------------------------------------------

@@ -139,6 +139,7 @@ class RecordNode(Node):
 
     driver = "record"
     is_filter = True
+    slack = 64 << 20
 
     def __init__(self, file: Node, log: Log, name: str = "") -> None:
         super().__init__(file.filename, file.read_only)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import CowshedError, OptionError
+from ...errors import CowshedError, NoSpaceError, OptionError
 from ...progress import QUIET
 from ..node import Extent, Node, Placement, byte_view
 
@@ -73,8 +73,23 @@ class RawNode(Node):
         data = byte_view(data)
         if self.guard_first_sector and offset < SECTOR and len(data):
             self._guard(offset, data)
-        self._check_write(offset, len(data))
+        grows = self._check_room(offset, len(data))
         self.file.write(offset + self.start, data)
+        if grows:
+            self._measure()
+
+    def _check_room(self, offset: int, length: int) -> bool:
+        """May these bytes be written? True when they lie behind the end and a format above makes the file longer."""
+        if not self.extensible or offset < 0 or length < 0 or offset + length <= self.size:
+            self._check_write(offset, length)
+            return False
+        self._check_write(0, 0)
+        if self.fixed is not None:
+            raise NoSpaceError(
+                "No space left on device", path=self.filename, layer="raw", field="size", value=offset + length,
+                limit=self.fixed, errno=28,
+            )  # fmt: skip
+        return True
 
     def _guard(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Refuse a first sector that would make the next open probe another format (CVE-2008-2004)."""
@@ -87,10 +102,14 @@ class RawNode(Node):
             raise CowshedError("Operation not permitted", path=self.filename, layer="raw", offset=offset, errno=1)
 
     def write_zeroes(self, offset: int, length: int, unmap: bool = False) -> None:
-        self._check_write(offset, length)
+        grows = self._check_room(offset, length)
         self.file.write_zeroes(offset + self.start, length, unmap)
+        if grows:
+            self._measure()
 
     def discard(self, offset: int, length: int) -> None:
+        if self.extensible and offset < self.size:
+            length = min(length, self.size - offset)  # the last cluster of a format may reach behind the end
         self._check_write(offset, length)
         self.file.discard(offset + self.start, length)
 

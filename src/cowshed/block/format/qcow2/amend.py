@@ -9,6 +9,7 @@ from ....progress import QUIET
 from . import header as hd
 from .l2 import COMPRESSED_FLAG, L1_OFFSET_MASK, OFFSET_MASK, ZERO_FLAG
 from .rebuild import Rebuild
+from .resize import check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def change_backing(image: Qcow2Node, name: str | None, fmt: str | None) -> None:
 def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET) -> None:
     """Apply creation-like options (see AMEND in options.py) to an existing image.
 
-    An upgrade of the version comes before the other options are checked.
+    Every check comes before the first change: an option that this image can't have leaves all of it as it was. A host
+    that fails in between may leave some options applied and others not, each of them whole.
 
     Raises OptionError, UnsupportedError, CowshedError.
     """
@@ -55,7 +57,7 @@ def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET)
 
     version = header.version
     bits = header.refcount_bits
-    lazy = bool(header.compatible_features & hd.COMPAT_LAZY_REFCOUNTS)
+    lazy = before = bool(header.compatible_features & hd.COMPAT_LAZY_REFCOUNTS)
     compat = options.get("compat")
     if compat is not None:
         if compat in ("0.10", "v2"):
@@ -74,7 +76,8 @@ def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET)
         bits = options["refcount_bits"]
         if not bits or bits > 64 or bits & (bits - 1):
             raise refuse("Refcount width must be a power of two and may not exceed 64 bits", "refcount_bits")
-    if options.get("data_file") is not None and not image.has_data_file:
+    data_file = options.get("data_file")
+    if data_file is not None and not image.has_data_file:
         raise refuse("data-file can only be set for images that use an external data file", "data_file")
     if options.get("data_file_raw") and not image.data_file_raw:
         raise refuse("data-file-raw cannot be set on existing images", "data_file_raw")
@@ -82,34 +85,62 @@ def amend(image: Qcow2Node, options: dict[str, Any], progress: Progress = QUIET)
         # nothing but both as they are, so that nobody takes one for the whole change
         if options.get("backing_file") != header.backing_file or options.get("backing_fmt") != header.backing_format:
             raise refuse("Cannot amend the backing file", "backing_file", "You can use 'qemu-img rebase' instead.")
-    if version == 3 and header.version == 2:
-        _upgrade(image)
+    size = options.get("size") or image.size  # 0 is the field's word for no change
+    rebuild: Rebuild | None = None
     if bits != header.refcount_bits:
         if version < 3 and bits != 16:
             raise refuse(f"Refcount widths other than 16 bits require {_newer_widths()}", "refcount_bits")
         progress.start(1)
-        _change_width(image, bits)
+        rebuild = _width_change(image, bits)
+    if lazy and not before and version < 3:
+        raise refuse(f"Lazy refcounts only supported with {_NEWER}", "lazy_refcounts")
+    if data_file is not None:
+        _check_header(image, data_file)
+    if size >> 63:
+        raise refuse("Image size cannot be negative", "size")
+    if options.get("size"):
+        check_size(image, size, version=max(version, header.version))
+    if version < header.version:
+        _check_downgrade(image, bits, size)
+    # from here on the image changes
+    if version > header.version:
+        _upgrade(image)
+    if rebuild is not None:
+        rebuild.finish(lambda: None)
     if options.get("data_file_raw") is not None and not options["data_file_raw"]:
         header.autoclear_features &= ~hd.AUTOCLEAR_DATA_FILE_RAW
         image.data_file_raw = False
         image.write_header_fixed()
         image.file.flush()
-    if options.get("data_file") is not None:
-        name = options["data_file"]
-        header.set_extension(hd.EXT_DATA_FILE, name.encode("utf-8", "surrogateescape") if name else None)
-        image.rewrite_header()
-    if lazy != bool(header.compatible_features & hd.COMPAT_LAZY_REFCOUNTS):
-        if lazy and version < 3:
-            raise refuse(f"Lazy refcounts only supported with {_NEWER}", "lazy_refcounts")
+    if data_file is not None:
+        old = header.extensions
+        header.extensions = list(old)
+        header.set_extension(hd.EXT_DATA_FILE, data_file.encode("utf-8", "surrogateescape") or None)
+        try:
+            image.rewrite_header()
+        except BaseException:
+            header.extensions = old
+            raise
+    if lazy != before:
         header.compatible_features ^= hd.COMPAT_LAZY_REFCOUNTS
         image.write_header_fixed()
         image.file.flush()
-    if options.get("size"):  # 0 is the field's word for no change
-        if options["size"] >> 63:
-            raise refuse("Image size cannot be negative", "size")
-        image.resize(options["size"])
-    if version == 2 and header.version == 3:
+    if options.get("size"):
+        image.resize(size)
+    if version < header.version:
         _downgrade(image)
+
+
+def _check_header(image: Qcow2Node, data_file: str) -> None:
+    """Does the header have room for another data file's name? Raises FormatError."""
+    header = image.header
+    before = header.extensions, header.backing_file_offset, header.header_length
+    header.extensions = list(header.extensions)
+    header.set_extension(hd.EXT_DATA_FILE, data_file.encode("utf-8", "surrogateescape") or None)
+    try:
+        header.encode()
+    finally:
+        header.extensions, header.backing_file_offset, header.header_length = before
 
 
 def _newer_widths() -> str:
@@ -130,7 +161,8 @@ def _upgrade(image: Qcow2Node) -> None:
         raise
 
 
-def _change_width(image: Qcow2Node, bits: int) -> None:
+def _width_change(image: Qcow2Node, bits: int) -> Rebuild:
+    """The change to refcounts of another width, ready to be finished. Raises CowshedError where a count is too big."""
     rebuild = Rebuild(image, bits=bits)
     for cluster, value in enumerate(rebuild.new) if bits < image.header.refcount_bits else ():
         if value > rebuild.maximum:
@@ -139,15 +171,15 @@ def _change_width(image: Qcow2Node, bits: int) -> None:
                 f"{cluster << image.cluster_bits:#x} has a refcount of {value}",
                 path=image.filename, layer="qcow2", field="refcount_bits", value=bits, errno=22,
             )  # fmt: skip
-    rebuild.finish(lambda: None)
+    return rebuild
 
 
-def _downgrade(image: Qcow2Node) -> None:
-    """Version 3 to 2: zero entries become real zeroes or holes, features must be gone."""
+def _check_downgrade(image: Qcow2Node, bits: int, size: int) -> None:
+    """Can the image become version 2, when its counts have ``bits`` and its disk ``size`` bytes by then?"""
     header = image.header
     if image.has_data_file:
         raise UnsupportedError("Cannot downgrade an image with a data file", path=image.filename, layer="qcow2")
-    if header.refcount_order != 4:
+    if bits != 16:
         raise UnsupportedError("compat=0.10 requires refcount_bits=16", path=image.filename, layer="qcow2")
     left = header.incompatible_features & ~hd.INCOMPAT_DIRTY
     if left:
@@ -158,8 +190,16 @@ def _downgrade(image: Qcow2Node) -> None:
     from .snapshot import load
 
     records = load(image)
-    if any(record.disk_size != image.size or record.vm_state_size > 0xFFFFFFFF for record in records):
+    if any(record.disk_size != size or record.vm_state_size > 0xFFFFFFFF for record in records):
         raise UnsupportedError("Internal snapshots prevent downgrade of image", path=image.filename, layer="qcow2")
+
+
+def _downgrade(image: Qcow2Node) -> None:
+    """Version 3 to 2: zero entries become real zeroes or holes. It was checked that nothing else prevents it."""
+    from .snapshot import load
+
+    header = image.header
+    records = load(image)
     for bitmap in image.bitmaps():
         image.bitmap_remove(bitmap.name)
     # in two steps: entries first (still true in version 3), then the version

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import struct
+from bisect import bisect_left
 
 from ....errors import FormatError
+from ...node import HOLE, ZERO
 from . import header as hd
 from .l2 import OFFSET_MASK
 
@@ -195,26 +197,91 @@ def open_bitmaps(image: Qcow2Map, *, writable: bool) -> None:
             node.rewrite_header()
         return
     names: set[str] = set()
+    seen = TableScan(image)
     for entry in Directory.load(image).entries:
         if entry.name in names:
             raise _damaged(image, f"Bitmap already exists: {entry.name}", "name", entry.name)
         names.add(entry.name)
         if entry.in_use:
             continue
-        table = image.read_table(entry.table_offset, entry.table_size)
-        for index, item in enumerate(table):
-            if item and entry.bad_table_entry(item, image.cluster_size):
-                raise _damaged(
-                    image,
-                    f"Could not read bitmap_table table from image for bitmap '{entry.name}': Invalid argument",
-                    f"bitmap table entry {index}", hex(item),
-                )  # fmt: skip
+        bad = seen.first_bad(entry)
+        if bad is not None:
+            raise _damaged(
+                image, f"Could not read bitmap_table table from image for bitmap '{entry.name}': Invalid argument",
+                f"bitmap table entry {bad[0]}", hex(bad[1]),
+            )  # fmt: skip
         needed = max(1, -(-entry.bytes_for(image.size) >> image.cluster_bits))
         if entry.table_size != needed:
             raise _damaged(
                 image, f"Could not read bitmap '{entry.name}' from image: Invalid argument", "bitmap_table_size",
                 entry.table_size, needed,
             )  # fmt: skip
+
+
+class TableScan:
+    """Looks for table entries that break their rules. Each byte of the file is read once, whatever tables share it.
+
+    So the work is bounded by what the file takes on its storage, not by what a directory of 65535 bitmaps claims.
+    """
+
+    #: bytes looked at together
+    STEP = 1 << 20
+
+    def __init__(self, image: Qcow2Map) -> None:
+        self.image = image
+        #: areas that are known to be sound, (begin, end), ascending and apart
+        self.sound: list[tuple[int, int]] = []
+
+    def first_bad(self, entry: Entry) -> tuple[int, int] | None:
+        """(index, value) of the first bad entry of a bitmap's table, None when all are sound."""
+        begin = entry.table_offset
+        end = min(begin + entry.table_size * 8, self.image.file.size)
+        for low, high in self._unseen(begin, end):
+            for extent in self.image.file.extents(low, high - low):
+                if extent.kind in (ZERO, HOLE):
+                    continue
+                found = self._scan(extent.offset, extent.offset + extent.length)
+                if found is not None:
+                    return (found[0] - begin) // 8, found[1]
+        return None
+
+    def _unseen(self, begin: int, end: int) -> list[tuple[int, int]]:
+        """The parts of [begin, end) that were not looked at yet; they count as looked at from now on."""
+        if begin >= end:
+            return []
+        # the areas that touch this one become one with it
+        first = bisect_left(self.sound, begin, key=_end_of)
+        last = first
+        parts = []
+        at = begin
+        while last < len(self.sound) and self.sound[last][0] <= end:
+            low, high = self.sound[last]
+            if at < low:
+                parts.append((at, low))
+            at = max(at, high)
+            last += 1
+        if at < end:
+            parts.append((at, end))
+        whole = self.sound[first:last]
+        merged = (min(begin, whole[0][0]), max(end, whole[-1][1])) if whole else (begin, end)
+        self.sound[first:last] = [merged]
+        return parts
+
+    def _scan(self, low: int, high: int) -> tuple[int, int] | None:
+        """(offset, value) of the first bad entry in the file's bytes [low, high)."""
+        cluster = self.image.cluster_size
+        while low < high:
+            step = min(self.STEP, high - low)
+            words = self.image.read_table(low, -(-step // 8))
+            for index, item in enumerate(words) if any(words) else ():
+                if item and Entry.bad_table_entry(item, cluster):
+                    return low + index * 8, item
+            low += step
+        return None
+
+
+def _end_of(area: tuple[int, int]) -> int:
+    return area[1]
 
 
 def _damaged(

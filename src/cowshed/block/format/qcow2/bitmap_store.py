@@ -33,16 +33,39 @@ if TYPE_CHECKING:
     from .node import Qcow2Map
 
 
+#: bytes of directory and tables of all bitmaps together that are guarded against writes
+MAX_METADATA = 1 << 30
+#: bytes of the bits of all bitmaps together that are kept in memory while an image is written
+MAX_TRACKED = 2 << 30
+
+
 def current(image: Qcow2Map) -> Directory:
     """The directory that is valid: none after a program that knows no bitmaps has written to the image."""
     return Directory.load(image) if image.header.autoclear_features & hd.AUTOCLEAR_BITMAPS else Directory()
 
 
 def areas(image: Qcow2Map) -> list[tuple[int, int]]:
-    """(offset, length) of the directory and of every table: metadata that writes must not touch."""
+    """(offset, length) of the directory and of every table: metadata that writes must not touch.
+
+    What lies inside the file, ascending, without overlaps. Raises FormatError when it is far too much of it.
+    """
     directory = current(image)
-    found = [(directory.offset, directory.length)]
-    return found + [(entry.table_offset, entry.table_size * 8) for entry in directory.entries]
+    found = [(entry.table_offset, entry.table_size * 8) for entry in directory.entries]
+    merged: list[tuple[int, int]] = []
+    total = at = 0
+    for offset, length in sorted([(directory.offset, directory.length), *found]):
+        end = min(offset + length, image.file.size)
+        offset = max(offset, at)
+        if offset < end:
+            merged.append((offset, end - offset))
+            total += end - offset
+            at = end
+    if total > MAX_METADATA:
+        raise FormatError(
+            "Bitmap tables too large", path=image.filename, layer="qcow2 bitmaps", field="bitmap_table_size",
+            value=total, limit=MAX_METADATA, errno=27,
+        )  # fmt: skip
+    return merged
 
 
 def load_bits(image: Qcow2Map, entry: Entry, size: int | None = None) -> bytearray:
@@ -343,6 +366,12 @@ class Tracker:
         self.image = image
         self.entries = [e for e in current(image).entries if e.enabled and not e.in_use]
         self.active = bool(self.entries)
+        total = sum(entry.bytes_for(image.size) for entry in self.entries)
+        if total > MAX_TRACKED:
+            raise FormatError(
+                "Cannot allocate memory", path=image.filename, layer="qcow2 bitmaps", field="bits of all bitmaps",
+                value=total, limit=MAX_TRACKED, errno=12,
+            )  # fmt: skip
         self.bits = {entry.name: load_bits(image, entry) for entry in self.entries}
         if self.active:
             self._flag(True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from array import array
 
-from ....errors import CowshedError, FormatError, OptionError, UnsupportedError, strerror
+from ....errors import CowshedError, FormatError, NoSpaceError, OptionError, UnsupportedError, strerror
 from ....progress import QUIET
 from ...registry import find
 from . import header as hd
@@ -267,7 +267,9 @@ def grow_fresh(image: Qcow2Node, layout: Layout, progress: Progress = QUIET) -> 
 def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Progress = QUIET) -> None:
     """Give every cluster of guest bytes [start, end) a host cluster; ``mode``: metadata, falloc or full.
 
-    ``progress`` (see Node.resize) advances. With a backing file the new subclusters stay unallocated; what a cluster shows already, it shows afterwards.
+    ``progress`` (see Node.resize) advances.
+
+    With a backing file the new subclusters stay unallocated; what a cluster shows already, it shows afterwards.
     """
     from .l2 import COPIED
 
@@ -279,7 +281,10 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Pro
         while position < end:
             index = position // image.l2_span
             upto = min(end, (index + 1) * image.l2_span)
-            table = image.l2_for_write(index)
+            try:
+                table = image.l2_for_write(index)
+            except NoSpaceError as error:
+                raise type(error)(f"Allocating clusters failed: {error}", errno=error.errno) from error
             image.touch(table)
             slot = (position - index * image.l2_span) >> shift
             stop = (upto - index * image.l2_span + image.cluster_size - 1) >> shift
@@ -293,8 +298,12 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Pro
                     free += 1
                 if image.has_data_file:
                     host, got = index * image.l2_span + (slot << shift), free - slot
+                    image.check_data_offset(host + (got << shift))
                 else:
-                    cluster, got = image.refcounts.allocate(free - slot)
+                    try:
+                        cluster, got = image.refcounts.allocate(free - slot)
+                    except NoSpaceError as error:
+                        raise type(error)(f"Allocating clusters failed: {error}", errno=error.errno) from error
                     host = cluster << shift
                 if host < data.size and not image.data_file_raw and (mode != "metadata" or not image.extended):
                     # space that had another use before: its old bytes must not show
@@ -311,9 +320,9 @@ def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Pro
                     table.entries[slot : slot + got] = entries
                 highest = max(highest, host + (got << shift))
                 slot += got
-            if image.l2_dirty << shift > 32 << 20:
             if mode != "metadata" and not image.has_data_file:
                 _reserve(data, highest, mode, progress)  # before the next table goes behind it
+            if image.l2_dirty << shift > 32 << 20:
                 _reserve(data, highest, mode, progress)
                 image.commit()
             if mode != "full" or not image.has_data_file:  # whose bytes count when they are written, at the end

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 
-from ....errors import CorruptError, CowshedError, FormatError
+from ....errors import CorruptError, CowshedError, FormatError, NoSpaceError
 from . import header as hd
 from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK, L2Table
 from .node import Qcow2Map
@@ -34,6 +34,8 @@ class Qcow2Metadata(Qcow2Map):
 
     def __init__(self, file: Any, header: hd.Header, *, read_only: bool) -> None:
         super().__init__(file, header, read_only=read_only)
+        if not read_only:
+            file.extensible = True
         self._refcounts: Refcounts | None = None
         self.l1_dirty: set[int] = set()
         self.l2_dirty = 0
@@ -141,6 +143,14 @@ class Qcow2Metadata(Qcow2Map):
                 value=hex(offset),
             )
 
+    def check_data_offset(self, end: int) -> None:
+        """Can entries point to clusters that end at ``end`` of the data file? Raises NoSpaceError."""
+        if end - 1 >> 56:
+            raise NoSpaceError(
+                "File too large", path=self.filename, layer="qcow2", field="host offset", value=hex(end),
+                limit=hex(1 << 56), errno=27, hint="entries of L2 tables have 56 bits for a place in the data file",
+            )  # fmt: skip
+
     def _what_is_at(self, first: int, last: int) -> str:
         """The name of the metadata in clusters first..last, in the order in which the checks are made."""
         shift, header = self.cluster_bits, self.header
@@ -193,22 +203,32 @@ class Qcow2Metadata(Qcow2Map):
         with self.lock:
             if self.failed is not None:
                 raise self.failed
-            old = hd.read_header(self.file, check=True)
-            extensions = old.header_length + sum(8 + (len(data) + 7 & ~7) for _, data in old.extensions) + 8
-            name = len((old.backing_file or "").encode("utf-8", "surrogateescape"))
-            keep = ((512, extensions), (old.backing_file_offset, old.backing_file_offset + name))
-            new = self.header.encode(tuple(area for area in keep if area[1] > max(area[0], 512)))
-            at = self.header.backing_file_offset
-            if len(new) > 512:
-                # what lies between extensions and name may be the old name: it is left alone
-                body = len(new) if not at else max(512, len(new[:at].rstrip(b"\0")))
-                if body > 512:
-                    self.file.write(512, new[512:body])
-                if at:
-                    self.file.write(max(at, 512), new[max(at, 512) :])
-                self.file.flush()
-            self._write_first_sector(new[:512])
+            header = self.header
+            before = header.header_length, header.backing_file_offset
+            try:
+                self._rewrite_header()
+            except BaseException:
+                # the header on the disk is the old one, and its fixed fields may be written again
+                header.header_length, header.backing_file_offset = before
+                raise
+
+    def _rewrite_header(self) -> None:
+        old = hd.read_header(self.file, check=True)
+        extensions = old.header_length + sum(8 + (len(data) + 7 & ~7) for _, data in old.extensions) + 8
+        name = len((old.backing_file or "").encode("utf-8", "surrogateescape"))
+        keep = ((512, extensions), (old.backing_file_offset, old.backing_file_offset + name))
+        new = self.header.encode(tuple(area for area in keep if area[1] > max(area[0], 512)))
+        at = self.header.backing_file_offset
+        if len(new) > 512:
+            # what lies between extensions and name may be the old name: it is left alone
+            body = len(new) if not at else max(512, len(new[:at].rstrip(b"\0")))
+            if body > 512:
+                self.file.write(512, new[512:body])
+            if at:
+                self.file.write(max(at, 512), new[max(at, 512) :])
             self.file.flush()
+        self._write_first_sector(new[:512])
+        self.file.flush()
 
     # -- L2 tables for writing ------------------------------------------------------------------------------------
 
@@ -228,6 +248,12 @@ class Qcow2Metadata(Qcow2Map):
             entries = array("Q", bytes(self.cluster_size))
         cluster, _ = self.refcounts.allocate(1)
         table = L2Table(cluster << self.cluster_bits, entries, False)
+        try:
+            # room on the host is taken now: on a disk that becomes full, data without its table would be lost
+            self.file.write(table.offset, bytes(self.cluster_size))
+        except BaseException:
+            self.refcounts.release(cluster)
+            raise
         if len(self.l2) >= self.l2_keep:
             self.evict_l2()
         self.l2[index] = table
@@ -248,12 +274,6 @@ class Qcow2Metadata(Qcow2Map):
         """Drop an L2 entry's reference to its host clusters, unless it is to cluster ``keep``."""
         if entry & COMPRESSED_FLAG:
             offset, length = self.compressed_location(entry)
-        try:
-            # room on the host is taken now: on a disk that becomes full, data without its table would be lost
-            self.file.write(table.offset, bytes(self.cluster_size))
-        except BaseException:
-            self.refcounts.release(cluster)
-            raise
             first = offset >> self.cluster_bits
             last = (offset + length - 1) >> self.cluster_bits
             self.refcounts.release(first, last - first + 1, discard=discard)

@@ -164,12 +164,13 @@ class Qcow2Map(Node):
         bulk = length >= BULK_TABLES * self.l2_span and not self.extended
         while offset < end:
             index = offset // self.l2_span
-            if index >= len(self.l1) or not self.l1[index] & L1_OFFSET_MASK:
+            l1 = self.l1  # another may take its place
+            if index >= len(l1) or not l1[index] & L1_OFFSET_MASK:
                 stop = index + 1
-                last = min((end - 1) // self.l2_span, len(self.l1) - 1)
-                while stop <= last and not self.l1[stop] & L1_OFFSET_MASK:
+                last = min((end - 1) // self.l2_span, len(l1) - 1)
+                while stop <= last and not l1[stop] & L1_OFFSET_MASK:
                     stop += 1
-                upto = end if stop >= len(self.l1) else min(end, stop * self.l2_span)
+                upto = end if stop >= len(l1) else min(end, stop * self.l2_span)
                 yield Extent(offset, upto - offset, HOLE, None, -1, 0, self)
                 offset = upto
                 continue
@@ -357,7 +358,7 @@ class Qcow2Map(Node):
         sectors = ((entry >> shift) & ((1 << (self.cluster_bits - 8)) - 1)) + 1
         return offset, sectors * 512 - (offset & 511)
 
-    def unpack_into(self, offset: int, view: memoryview) -> None:
+    def unpack(self, offset: int, view: memoryview) -> None:
         """Decompress guest bytes from ``offset``; neighbours on disk are fetched together."""
         size = self.cluster_size
         end = offset + len(view)

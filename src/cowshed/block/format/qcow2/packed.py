@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 from ....errors import FormatError
 from ...node import byte_view
 from .l2 import COMPRESSED_FLAG
@@ -41,9 +43,14 @@ class Qcow2Packing(Qcow2Zeroing):
         if self.has_data_file:
             raise self._cannot("Compression not supported for this file format")
         with self.lock:
-            for offset, _ in clusters:
+            for offset, packed in clusters:
                 if offset & (self.cluster_size - 1):
                     raise FormatError("Invalid argument", path=self.filename, layer="qcow2", offset=offset)
+                if not 0 < len(packed) <= self.cluster_size:
+                    raise FormatError(
+                        "Invalid argument", path=self.filename, layer="qcow2", offset=offset,
+                        field="compressed length", value=len(packed), limit=f"1 to {self.cluster_size}",
+                    )  # fmt: skip
                 self.before_write(offset, min(self.cluster_size, self.size - offset))
             start = 0
             while start < len(clusters):
@@ -91,6 +98,12 @@ class Qcow2Packing(Qcow2Zeroing):
             position = begin = fresh_first << shift
             taken = [(clusters[start][0], begin, clusters[start][1])]
             position += len(clusters[start][1])
+        if position - 1 >> 62 - (shift - 8):
+            # an entry has fewer bits for the place of compressed bytes than for that of a plain cluster
+            if fresh_count:
+                refcounts.release(fresh_first, fresh_count)
+            self._write_unpacked(clusters[start : start + len(taken)])
+            return start + len(taken)
         try:
             self.file.write(begin, b"".join(item[2] for item in taken))
         except BaseException:
@@ -112,9 +125,8 @@ class Qcow2Packing(Qcow2Zeroing):
             table = self.l2_for_write(index)
             at = (rest >> shift) * self.entry_words
             old = table.entries[at]
-            table.entries[at] = COMPRESSED_FLAG | (sectors << csize_shift) | where
-            if self.extended:
-                table.entries[at + 1] = 0
+            new = COMPRESSED_FLAG | (sectors << csize_shift) | where
+            table.entries[at : at + self.entry_words] = array("Q", [new, 0][: self.entry_words])
             self.touch(table)
             if old:
                 self._free_entry(old)
@@ -122,6 +134,12 @@ class Qcow2Packing(Qcow2Zeroing):
             for cluster in used:
                 refcounts.release(cluster)
         return start + len(taken)
+
+    def _write_unpacked(self, clusters: list[tuple[int, bytes]]) -> None:
+        """Store compressed clusters plain."""
+        for offset, packed in clusters:
+            plain = self.codec.decompress(packed, self.cluster_size)
+            self.write(offset, memoryview(plain)[: self.size - offset])
 
     def _can_share(
         self, position: int, length: int, fresh: int, count: int, taken: list[tuple[int, int, bytes]]

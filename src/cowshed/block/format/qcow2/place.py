@@ -140,6 +140,7 @@ class Qcow2Placing(Qcow2Metadata):
             start = base + (slot << shift)
             if self.has_data_file:
                 host, got = start, stop - slot
+                self.check_data_offset(host + (got << shift))
             else:
                 cluster, got = self.refcounts.allocate(stop - slot)
                 host = cluster << shift
@@ -225,8 +226,8 @@ class Qcow2Placing(Qcow2Metadata):
                 last = min(size, high - cluster) - 1 >> self.sub_bits
                 mask = bits(first, last - first + 1)
                 kept = 0 if old & COMPRESSED_FLAG or bitmap & 0xFFFFFFFF else bitmap & ALL_ZERO
-                entries[at] = (host + number * size) | COPIED
-                entries[at + 1] = (kept & ~(mask << 32)) | mask
+                # both words in one step: readers hold no lock
+                entries[at : at + 2] = array("Q", [(host + number * size) | COPIED, (kept & ~(mask << 32)) | mask])
                 self._free_entry(old, host + number * size)
         else:
             replaced = entries[slot : slot + clusters]

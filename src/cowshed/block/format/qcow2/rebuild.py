@@ -14,7 +14,7 @@ import sys
 from array import array
 
 from ....errors import CowshedError, FormatError, NoSpaceError
-from ...node import COMPRESSED
+from ...node import COMPRESSED, space_reused
 from .header import MAX_REFCOUNT_TABLE_BYTES
 from .l2 import COPIED, L1_OFFSET_MASK, OFFSET_MASK, runs, runs_of_table
 from .refcounts import decode_block, encode_block
@@ -418,6 +418,7 @@ class Rebuild:
         except CowshedError as error:
             image.failed = error  # the file is in the new state, or in the old one, and memory perhaps in neither
             raise
+        space_reused()
         if discard:
             self._punch()
 

@@ -11,6 +11,7 @@ import sys
 from array import array
 
 from ....errors import FormatError, NoSpaceError
+from ...node import space_reused
 from .header import MAX_REFCOUNT_TABLE_BYTES
 
 TYPE_CHECKING = False
@@ -166,6 +167,7 @@ class Refcounts:
     def apply_pending(self) -> list[tuple[int, int]]:
         """Take the waiting decrements off; returns (first, count) of clusters to be punched out of the file."""
         pending, self.pending = self.pending, []
+        space_reused()
         holes: list[tuple[int, int]] = []
         for first, count, discard in pending:
             while count:
@@ -230,6 +232,8 @@ class Refcounts:
                     cluster = (index + 1) * self.per_block
                     continue
                 run = self._run_at(run_start, count)
+            # entries have 56 bits for an offset
+            run = min(run, limit - run_start)
             if first_free < 0:
                 first_free = run_start
             if run >= count or not whole:
@@ -323,12 +327,12 @@ class Refcounts:
         if cluster in self.image.metadata_clusters:
             self._refuse(cluster, 1)
         block = Block(cluster << self.image.cluster_bits, array(self.typecode, [0]) * self.per_block, True)
+        # room on the host is taken now: a count that can't be written would stop every other change
+        self.image.file.write(block.offset, bytes(self.image.cluster_size))
         self.blocks[index] = block
         self.table[index] = block.offset
         self.table_dirty.add(index)
         home = self.blocks.get(cluster // self.per_block) or self.block(cluster // self.per_block)
-        # room on the host is taken now: a count that can't be written would stop every other change
-        self.image.file.write(block.offset, bytes(self.image.cluster_size))
         assert home is not None
         home.values[cluster % self.per_block] = 1
         home.dirty = True
@@ -343,18 +347,21 @@ class Refcounts:
         start = start_block * self.per_block
         clusters = 1
         blocks = 1
+        most = MAX_REFCOUNT_TABLE_BYTES >> cluster_bits
         while True:
             needed = start_block + blocks
-            # grow by half, so that growth stays rare
-            new_clusters = max((needed + needed // 2 + per_cluster - 1) // per_cluster, self.table_clusters + 1)
+            exact = -(-needed // per_cluster)
+            # grow by half, so that growth stays rare, but not beyond the bound while what is needed fits
+            new_clusters = max(-(-(needed + needed // 2) // per_cluster), self.table_clusters + 1)
+            new_clusters = max(exact, min(new_clusters, most))
             new_blocks = (blocks + new_clusters + self.per_block - 1) // self.per_block
             if new_clusters == clusters and new_blocks <= blocks:
                 break
             clusters, blocks = new_clusters, max(blocks, new_blocks)
-        if clusters << cluster_bits > MAX_REFCOUNT_TABLE_BYTES:
+        if clusters > most or start + blocks + clusters > self.image.max_clusters:
             raise NoSpaceError(
                 "File too large", path=self.image.filename, layer="qcow2", field="refcount table clusters",
-                value=clusters, limit=MAX_REFCOUNT_TABLE_BYTES >> cluster_bits, errno=27,
+                value=clusters, limit=most, errno=27,
             )  # fmt: skip
         if not self.image.metadata_clusters.isdisjoint(range(start, start + blocks + clusters)):
             self._refuse(start, blocks + clusters)

@@ -9,7 +9,7 @@ from array import array
 
 from ....errors import CowshedError, RangeError
 from ....progress import QUIET
-from ...node import DATA, HOLE, ZERO
+from ...node import DATA, HOLE, ZERO, space_reused
 from . import header as hd
 from .bitmap_store import refuse_inconsistent, resize_bitmaps
 from .create import preallocate
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 
 
-def resize(image: Qcow2Node, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
-    """Change the virtual size to ``size`` bytes (whole sectors). Raises CowshedError; the old size then stands."""
+def check_size(image: Qcow2Node, size: int, preallocation: str = "off", *, version: int) -> None:
+    """Can the disk have ``size`` bytes, in an image of this ``version``? Raises CowshedError; nothing is changed."""
     if preallocation not in PREALLOCATIONS:
         raise CowshedError(f"Unsupported preallocation mode '{preallocation}'", path=image.filename, errno=95)
     if size % 512 or size < 0:
@@ -39,8 +39,7 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off", progress: Pr
         )
     if image.failed is not None:
         raise image.failed
-    header = image.header
-    if header.nb_snapshots and header.version < 3:
+    if image.header.nb_snapshots and version < 3:
         raise CowshedError("Can't resize a v2 image which has snapshots", path=image.filename, layer="qcow2", errno=95)
     if size < image.size and preallocation != "off":
         raise CowshedError(
@@ -53,9 +52,19 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off", progress: Pr
             field="size", value=size, limit=f"an L1 table of {hd.MAX_L1_BYTES} bytes", errno=27,
             hint="an image with larger clusters can be larger",
         )  # fmt: skip
+    if image.header.extension(hd.EXT_BITMAPS) is not None and image.tracker is None:
+        refuse_inconsistent(image)
+
+
+def resize(image: Qcow2Node, size: int, preallocation: str = "off", progress: Progress = QUIET) -> None:
+    """Change the virtual size to ``size`` bytes (whole sectors). Raises CowshedError; the old size then stands.
+
+    An external data file gets the disk's size. One that must show the disk by itself (data_file_raw) and was made
+    longer than the disk keeps its length and bytes when the disk grows over them.
+    """
+    check_size(image, size, preallocation, version=image.header.version)
+    needed = hd.l1_entries_for(size, image.cluster_bits, image.extended)
     if image.header.extension(hd.EXT_BITMAPS) is not None:
-        if image.tracker is None:
-            refuse_inconsistent(image)
         image.before_write(0, 0)  # starts the tracker
         if image.tracker is not None:
             image.tracker.resize(size)
@@ -68,7 +77,7 @@ def resize(image: Qcow2Node, size: int, preallocation: str = "off", progress: Pr
             resize_bitmaps(image, size)
     elif size > image.size:
         _grow(image, size, preallocation, needed, progress)
-    if image.has_data_file and image.data_file_raw and image.data.size != size:
+    elif image.has_data_file and not image.data_file_raw and image.data.size != size:
         image.data.resize(size)
 
 
@@ -85,11 +94,13 @@ def _grow(image: Qcow2Node, size: int, preallocation: str, needed: int, progress
         backing = image.backing
         visible = min(size, backing.size) if backing is not None else 0
         stop = max(cluster_end, visible)
-        if stop > old and any(extent.kind not in (ZERO, HOLE) for extent in image.extents(old, stop - old)):
+        # … but for a data file that shows the disk by itself: what is there is the disk's
+        hidden = stop > old and not image.data_file_raw
+        if hidden and any(extent.kind not in (ZERO, HOLE) for extent in image.extents(old, stop - old)):
             image.write_zeroes(old, stop - old)
         if preallocation != "off":
             preallocate(image, old, size, preallocation, progress)
-        elif image.has_data_file and image.data.size < size:
+        elif image.has_data_file and image.data.size != size:
             image.data.resize(size)
         image.commit()
         image.file.flush()
@@ -164,7 +175,7 @@ def _shrink(image: Qcow2Node, size: int) -> None:
                 image.commit()
     image.commit()
     if image.has_data_file:
-        if image.data.size > size:
+        if image.data.size != size:
             image.data.resize(size)
     else:
         truncate_file(image)
@@ -213,6 +224,7 @@ def truncate_file(image: Qcow2Node) -> None:
     end = (last + 1) << image.cluster_bits
     if last and end < image.file.size:
         image.file.flush()
+        space_reused()
         image.file.resize(end)
 
 

@@ -227,7 +227,8 @@ def delete(image: Qcow2Node, ref: str) -> None:
 def apply(image: Qcow2Node, ref: str) -> None:
     """Make the disk what it was in a snapshot, its size included (version 2 images can't change size here).
 
-    Raises CowshedError when there is no such snapshot, or when its size differs and there are reasons not to resize.
+    Raises CowshedError when there is no such snapshot, or when its size differs and there are reasons not to resize
+    (sizes are whole sectors).
     """
     _refuse_data_file(image)
     records = load(image)
@@ -235,6 +236,11 @@ def apply(image: Qcow2Node, ref: str) -> None:
     header = image.header
     size = record.disk_size
     if size != image.size:
+        if size % 512:
+            raise CowshedError(
+                "The new size must be a multiple of 512", path=image.filename, layer="qcow2 snapshot table",
+                field="disk_size", value=size, errno=22,
+            )  # fmt: skip
         if header.version < 3:
             raise CowshedError(
                 "Can't resize a v2 image which has snapshots", path=image.filename, layer="qcow2", errno=95

@@ -106,10 +106,11 @@ class Qcow2Zeroing(Qcow2Placing):
             return
         bitmap = entries[at + 1]
         if mask == 0xFFFFFFFF:
-            if (unmap or packed) and not self.data_file_raw:
-                entries[at] = 0
+            drop = (unmap or packed) and not self.data_file_raw
+            # both words in one step: readers hold no lock
+            entries[at : at + 2] = array("Q", [0 if drop else entry, ALL_ZERO])
+            if drop:
                 self._free_entry(entry, discard=unmap)
-            entries[at + 1] = ALL_ZERO
             return
         if packed:
             # a compressed cluster has no subclusters: unpack it first, then zero the part
@@ -131,7 +132,7 @@ class Qcow2Zeroing(Qcow2Placing):
         if self.extended:
             if self.backing is None and not allocated:
                 return
-            entries[at], entries[at + 1] = (0, ALL_ZERO) if not self.data_file_raw else (entry, ALL_ZERO)
+            entries[at : at + 2] = array("Q", [entry if self.data_file_raw else 0, ALL_ZERO])
         elif self.backing is None and not allocated:
             return
         elif self.data_file_raw:

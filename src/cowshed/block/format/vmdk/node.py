@@ -9,7 +9,7 @@ import errno
 
 from ....errors import CorruptError, HostError, UnsupportedError
 from ....progress import QUIET
-from ...node import COMPRESSED, DATA, HOLE, ZERO, Extent, Node, Placement
+from ...node import COMPRESSED, DATA, HOLE, ZERO, Extent, Node, Placement, space_reused
 from . import header as hd
 from .descriptor import NO_PARENT, Descriptor, read_descriptor
 from .header import SECTOR, SparseHeader, read_header
@@ -46,6 +46,8 @@ class VmdkNode(Node):
     def __init__(self, file: Node, *, read_only: bool) -> None:
         super().__init__(file.filename, read_only)
         self.children["file"] = file
+        if not read_only:
+            file.extensible = True
         self.header: SparseHeader = read_header(file, writable=not read_only)
         self.descriptor: Descriptor = read_descriptor(file, self.header)
         self.tables = GrainTables(file, self.header)
@@ -148,7 +150,7 @@ class VmdkNode(Node):
 
     # -- compressed grains ----------------------------------------------------------------------------------------
 
-    def unpack_into(self, offset: int, view: memoryview) -> None:
+    def unpack(self, offset: int, view: memoryview) -> None:
         """Inflate guest bytes; also where reads end whose grain or parent is not what it should be."""
         from .stream import GrainReader
 
@@ -401,6 +403,7 @@ class VmdkNode(Node):
         tables.write_dirty()
         if self._freed:
             self.file.flush()
+            space_reused()
             for sector, count, punch in self._freed:
                 if punch and count:
                     self.file.discard(sector * SECTOR, count * self.cluster_size)
