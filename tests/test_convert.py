@@ -698,3 +698,20 @@ def test_a_listener_that_raises_cancels(arena: Arena) -> None:
 
 if sys.platform != "linux":
     pytest.skip("the judges run on Linux", allow_module_level=True)
+
+
+def test_grains_that_must_be_packed_are(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format that has only compressed clusters gets them from the copy's threads, with or without -c."""
+    from cowshed.block.format.vmdk.node import VmdkNode
+    from cowshed.ops.convert import convert
+
+    def plain(self: VmdkNode, offset: int, data: object) -> None:
+        raise AssertionError("a grain was written plain")
+
+    arena.setup(_bytes("odd.raw", (5 << 20) + 1536, 21))
+    monkeypatch.setattr(VmdkNode, "write", plain)
+    target = arena.dir / "stream.vmdk"
+    for how in ({}, {"sparse_size": 0}, {"in_order": False, "threads": 4}):
+        convert(arena.dir / "odd.raw", target, "vmdk", "subformat=streamOptimized", source_fmt="raw", **how)
+        judges.qemu_img("compare", "-f", "raw", "-F", "vmdk", arena.dir / "odd.raw", target)
+        target.unlink()

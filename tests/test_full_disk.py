@@ -119,7 +119,8 @@ def leaky(tiny: Tiny) -> None:
 class Scenario:
     """``argv``: a command line in which {tiny} and {big} stand for the directories, the target being {tiny}/x.
 
-    ``free``: how many bytes are left when it starts, one trial each. ``text``: the real tool's words are expected.
+    ``free``: how many bytes are left when it starts, one trial each. ``text``: the real tool's words are expected (it
+    has others for its own steps where ours are different ones, and says of each failed request what -W made of it).
     ``partial``: the image that was there may be half changed (its clusters are the target of the copy).
     """
 
@@ -136,17 +137,17 @@ class Scenario:
 HALF = 2 << 20
 SCENARIOS = [
     Scenario("convert -f raw -O raw {big}/source.raw {tiny}/x", nothing, HALF, 0),
-    Scenario("convert -f raw -O qcow2 {big}/source.raw {tiny}/x", nothing, HALF, 0, 65536, 200_000, text=False),
-    Scenario("convert -f raw -c -O qcow2 {big}/source.raw {tiny}/x", nothing, HALF, 0, text=False),
+    Scenario("convert -f raw -O qcow2 {big}/source.raw {tiny}/x", nothing, HALF, 0, 65536, 200_000),
+    Scenario("convert -f raw -c -O qcow2 {big}/source.raw {tiny}/x", nothing, HALF, 0),
     Scenario("convert -f raw -W -m 4 -O qcow2 {big}/source.raw {tiny}/x", nothing, HALF, text=False),
-    Scenario("convert -f raw -O vmdk {big}/source.raw {tiny}/x", nothing, HALF, text=False),
+    Scenario("convert -f raw -O vmdk {big}/source.raw {tiny}/x", nothing, HALF),
     Scenario("convert -n -f raw -O qcow2 {big}/source.raw {tiny}/x", image(), 1 << 20, 0, partial=True),
     Scenario("create -f raw -o preallocation=full {tiny}/x 8M", nothing, HALF, 0),
     Scenario("create -f raw -o preallocation=falloc {tiny}/x 8M", nothing, HALF, 0),
-    Scenario("create -f qcow2 -o preallocation=full {tiny}/x 8M", nothing, HALF, text=False),
-    Scenario("create -f qcow2 -o preallocation=falloc {tiny}/x 8M", nothing, HALF, text=False),
-    Scenario("create -f qcow2 -o preallocation=metadata,cluster_size=512 {tiny}/x 200M", nothing, HALF, text=False),
-    Scenario("create -f qcow2 {tiny}/x 8M", nothing, 0, 4096, 65536, 70_000, 140_000, text=False),
+    Scenario("create -f qcow2 -o preallocation=full {tiny}/x 8M", nothing, HALF),
+    Scenario("create -f qcow2 -o preallocation=falloc {tiny}/x 8M", nothing, HALF),
+    Scenario("create -f qcow2 -o preallocation=metadata,cluster_size=512 {tiny}/x 200M", nothing, HALF),
+    Scenario("create -f qcow2 {tiny}/x 8M", nothing, 0, 4096, 65536, 70_000, 140_000),
     Scenario("commit -f qcow2 {big}/top.qcow2", below, 0, 1 << 20, partial=True),
     Scenario("rebase -f qcow2 -b '' {tiny}/x", overlay, 0, 1 << 20),
     Scenario("snapshot -c new {tiny}/x", image(), 0, 4096, 65536, 131072, 200_000, 1 << 19),
@@ -157,12 +158,12 @@ SCENARIOS = [
     Scenario("resize -f qcow2 {tiny}/x +2G", image("cluster_size=512"), 0, 1 << 15, 100_000, 200_000, text=False),
     Scenario("resize -f qcow2 --shrink {tiny}/x 100k", image(), 0),
     Scenario("amend -f qcow2 -o refcount_bits=64 {tiny}/x", image(), 0, 65536, 200_000, text=False),
-    Scenario("amend -f qcow2 -o compat=0.10 {tiny}/x", image(), 0, 65536, 1 << 19, text=False),
+    Scenario("amend -f qcow2 -o compat=0.10 {tiny}/x", image(), 0, 65536, 1 << 19),
     Scenario("bitmap --add {tiny}/x b", image(), 0, 4096, 65536, 200_000, text=False),
     Scenario("bitmap --add --merge b {tiny}/x c", marked, 0, 4096, 65536, 200_000, text=False),
-    Scenario("bitmap --clear {tiny}/x b", marked, 0, text=False),
+    Scenario("bitmap --clear {tiny}/x b", marked, 0),
     Scenario("dd if={big}/source.raw of={tiny}/x bs=64k", nothing, 1 << 20),
-    Scenario("dd -O qcow2 if={big}/source.raw of={tiny}/x bs=64k", nothing, 1 << 20, 0, text=False),
+    Scenario("dd -O qcow2 if={big}/source.raw of={tiny}/x bs=64k", nothing, 1 << 20, 0),
     Scenario("check -f qcow2 -r all {tiny}/x", leaky, 0, 4096, 8192, text=False),
 ]
 
@@ -188,6 +189,7 @@ def test_full_disk(tmp_path: Path, figures: Any, tiny: Tiny, scenario: Scenario)
     refused = 0
     for free in scenario.free:
         left: list[bool] = []
+        checks: list[int | None] = []
         outcomes = []
         for real in (True, False):
             tiny.clear()
@@ -203,6 +205,7 @@ def test_full_disk(tmp_path: Path, figures: Any, tiny: Tiny, scenario: Scenario)
             tiny.squeeze(None)
             outcomes.append(outcome)
             left.append(target.exists())
+            checks.append(judges.run("qemu-img", "check", target, ok=range(256)).returncode if left[-1] else None)
             if real:
                 continue
             said = f"{free} bytes free: {outcome.text()}"
@@ -232,6 +235,8 @@ def test_full_disk(tmp_path: Path, figures: Any, tiny: Tiny, scenario: Scenario)
             continue
         if scenario.text:
             assert our_outcome.stderr == real_outcome.stderr
+        if checks[0] in (0, 3) and left[1]:  # a new image is as sound as the real tool's
+            assert checks[1] is not None and checks[1] <= checks[0], f"{free} bytes free: check says {checks}"
         # a raw file that could not be made is gone with us, and empty with the real tool
         assert left[0] == left[1] or "create -f raw" in scenario.argv, f"{free} bytes free: left behind {left}"
     tiny.clear()

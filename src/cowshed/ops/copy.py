@@ -222,6 +222,8 @@ class Copier:
                 self._store_packed(prepared)
             else:
                 self._store_pieces(job, prepared)
+        except _UnwritableError as error:
+            raise self.failed("writing", error.at, error.reason) from error.reason
         except CowshedError as error:
             raise self.failed("writing", job.start, error) from error
         if self.progress.listener is not None:
@@ -262,14 +264,31 @@ class Copier:
                 run.append((offset, packed))
                 continue
             if run:
-                target.write_packed(run)  # type: ignore[attr-defined]
+                self._write_packed(run)
                 run = []
-            if len(view):
-                target.write(offset, view)
-            else:
-                target.write_zeroes(offset, min(size, target.size - offset), True)
+            try:
+                if len(view):
+                    target.write(offset, view)
+                else:
+                    target.write_zeroes(offset, min(size, target.size - offset), True)
+            except CowshedError as error:
+                raise _UnwritableError(offset, error) from error
         if run:
-            target.write_packed(run)  # type: ignore[attr-defined]
+            self._write_packed(run)
+
+    def _write_packed(self, run: list[tuple[int, bytes]]) -> None:
+        """Store a run of compressed clusters, or as many of them as there is room for."""
+        write: Callable[[list[tuple[int, bytes]]], None] = self.target.write_packed  # type: ignore[attr-defined]
+        try:
+            write(run)
+            return
+        except NoSpaceError:
+            pass  # one by one until it happens again
+        for item in run:
+            try:
+                write([item])
+            except CowshedError as error:
+                raise _UnwritableError(item[0], error) from error
 
     def _store_by_kernel(self, job: Job) -> None:
         """Let the kernel move the data; what it refuses goes the ordinary way, and so does all that follows."""
@@ -364,10 +383,11 @@ class Copier:
     def failed(self, doing: str, offset: int, error: CowshedError) -> CowshedError:
         """The error that names the request of the tools' size in which ``offset`` lies."""
         begin = offset
+        step = self.target.cluster_size if self.policy.compress else REPORT
         for piece in pieces(self.parts, self.policy):
             if piece.offset <= offset < piece.offset + piece.length:
                 if piece.kind == DATA:
-                    begin = piece.offset + (offset - piece.offset) // REPORT * REPORT
+                    begin = piece.offset + (offset - piece.offset) // step * step
                 break
         number = error_number(error)
         cls = NoSpaceError if isinstance(error, NoSpaceError) else HostError
@@ -398,6 +418,10 @@ class _UnreadableError(Exception):
         super().__init__(at, reason)
         self.at = at
         self.reason = reason
+
+
+class _UnwritableError(_UnreadableError):
+    """The target can't be written at ``at``."""
 
 
 def _chained(first: Job, rest: Iterator[Job]) -> Iterator[Job]:

@@ -80,7 +80,9 @@ def create_file(
 ) -> FileNode:
     """Make ``path``, or empty it once the locks (see locking.py) are held, and give it ``size`` bytes.
 
-    ``values``: creation options. ``progress``: see Node.resize. The caller closes the node. Raises OptionError, LockError, HostError; a file that
+    ``values``: creation options. ``progress``: see Node.resize.
+
+    The caller closes the node. Raises OptionError, LockError, HostError; a file that
     was there before is unchanged unless it was emptied already.
     """
     check_preallocation(preallocation)
