@@ -518,3 +518,41 @@ def test_struct_of_a_written_snapshot_table(tmp_path: Path) -> None:
     judges.qemu_img("check", path)
     assert "one" in judges.qemu_img("snapshot", "-l", path)
     judges.qemu_img("snapshot", "-a", "one", path)
+
+
+@pytest.mark.parametrize("victim", ["header", "L1 table", "refcount table", "refcount block", "snapshot table"])
+def test_a_repair_writes_no_table_over_other_metadata(victim: str, tmp_path: Path) -> None:
+    """An L1 entry that points to other metadata: an "entry" mended there would destroy it. As the real tool."""
+    make(tmp_path, "cluster_size=4096", "4M", *WRITES)
+    path = tmp_path / "x"
+    judges.qemu_img("snapshot", "-c", "one", path)
+    patient = Patient(path)
+    unaligned = 512 if victim == "header" else 0  # the header's own cluster can't be named otherwise
+    where = {
+        "header": 512,
+        "L1 table": patient.l1,
+        "refcount table": patient.table,
+        "refcount block": patient.blocks[0],
+        "snapshot table": patient.number(64, 8),
+    }[victim]
+    last = where - unaligned + patient.cluster - 8  # nothing is there
+    assert patient.number(last, 8) == 0
+    patient.put(last, 0x10200 | 1)  # a cluster of zeroes whose place can't be
+    patient.put(patient.l1 + 8, where | COPIED)
+    patient.close()
+    before = path.read_bytes()
+    mine, theirs = tmp_path / "ours", tmp_path / "real"
+    for copy in (mine, theirs):
+        shutil.copy(path, copy)
+    real = judges.run("qemu-img", "check", "-f", "qcow2", "-r", "all", theirs, ok=(0, 1, 2, 3))
+    told = [line for line in (real.stdout + real.stderr).splitlines() if "Preventing invalid write" in line]
+    with open_image(str(mine), fmt="qcow2", writable=True, check=True) as node:
+        result = node.check(frozenset({"leaks", "errors"}))
+    begin = where & -patient.cluster
+    after = bytearray(mine.read_bytes()[begin : begin + patient.cluster])
+    if victim == "header":
+        after[72:80] = before[72:80]  # the mark that the image is corrupt
+    ours = [text for _, text in result.messages if "Preventing invalid write" in text]
+    assert ours == [line.removeprefix("qemu-img: ") for line in told]
+    assert ours
+    assert bytes(after) == before[begin : begin + patient.cluster]

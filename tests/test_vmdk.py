@@ -7,6 +7,7 @@ import os
 import random
 import re
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -533,3 +534,19 @@ def test_runs_are_maximal_and_exact(parts: list[tuple[int, int, bool]], zeroed: 
             assert last is None or last[0] != kind
             last = (kind, 0)
     assert back == entries
+
+
+def test_a_grain_with_a_false_checksum_is_refused(tmp_path: Path) -> None:
+    """The bytes may unpack, but the stream's own checksum (RFC 1950) says that they are others."""
+    raw, path = tmp_path / "x.raw", tmp_path / "x.vmdk"
+    raw.write_bytes(b"A" * GRAIN)
+    qemu_img("convert", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, path)
+    data = bytearray(path.read_bytes())
+    stream = zlib.compress(b"A" * GRAIN)
+    at = data.index(stream[-4:])  # Adler-32
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    assert judges.run("qemu-img", "convert", "-O", "raw", path, tmp_path / "real", ok=(1,)).stderr
+    with open_image(path) as node, pytest.raises(CorruptError) as caught:
+        node.read(0, 512)
+    assert caught.value.layer == "vmdk compressed grain"

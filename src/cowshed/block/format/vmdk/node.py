@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ....progress import Progress
+    from ...codec import Codec
     from ...facts import CheckResult
     from ...node import Buffer
-    from .stream import GrainPacker
 
 
 def open_vmdk(file: Node, options: dict[str, Any], context: Any) -> Node:
@@ -63,7 +63,7 @@ class VmdkNode(Node):
         self._freed: list[tuple[int, int, bool]] = []
         self._writing = False
         self._parent_known = False
-        self._codec: GrainPacker | None = None
+        self._codec: Codec | None = None
 
     # -- identity -------------------------------------------------------------------------------------------------
 
@@ -355,7 +355,7 @@ class VmdkNode(Node):
             self.write(offset, data)
 
     @property
-    def codec(self) -> GrainPacker:
+    def codec(self) -> Codec:
         """Packs whole grains for `write_packed`."""
         if self._codec is None:
             from .stream import GrainPacker, NoPacker

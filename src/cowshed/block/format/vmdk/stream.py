@@ -6,13 +6,14 @@ Specification: VMware "Virtual Disk Format 5.0", "Stream-Optimized Compressed Sp
 from __future__ import annotations
 
 import errno
-import zlib
 
 from ....errors import CorruptError
+from ...codec import Codec, CodecError, codec
 from .header import GRAIN_MARKER, SECTOR, SparseHeader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...codec import Bytes
     from ...node import Node
 
 #: bytes of the file that a reader fetches at once, at most
@@ -22,13 +23,14 @@ WINDOW = 1 << 20
 class GrainReader:
     """Reads compressed grains of one request; grains that are neighbours in the file are fetched together."""
 
-    __slots__ = ("_ahead", "_start", "_window", "file", "header")
+    __slots__ = ("_ahead", "_start", "_window", "codec", "file", "header")
 
     def __init__(self, file: Node, header: SparseHeader, length: int) -> None:
         """``length``: guest bytes that are going to be read."""
         self.file = file
         self._ahead = min(WINDOW, length + SECTOR)
         self.header = header
+        self.codec = codec("zlib-wrapped")
         self._start = 0
         self._window = memoryview(b"")
 
@@ -44,15 +46,13 @@ class GrainReader:
             packed = self._fetch(at + GRAIN_MARKER.size, length)
         else:
             packed = self._fetch(at, most)
-        unpack = zlib.decompressobj()
+        end = skip + len(view)
         try:
-            plain = unpack.decompress(packed, grain)
-        except zlib.error as error:
-            raise self._damaged(at, "data", str(error), "a zlib stream") from error
-        if skip + len(view) > len(plain):
             # the disk's last grain may be short, but not shorter than the disk
-            raise self._damaged(at, "length", len(plain), f"at least {skip + len(view)}")
-        view[:] = memoryview(plain)[skip : skip + len(view)]
+            plain = self.codec.decompress(packed, grain, end)
+        except CodecError as error:
+            raise self._damaged(at, "data", str(error), f"a zlib stream of {end} bytes at least") from error
+        view[:] = memoryview(plain)[skip:end]
 
     def _fetch(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes from ``offset``; fewer at the end of the file."""
@@ -71,22 +71,32 @@ class GrainReader:
         )  # fmt: skip
 
 
-class GrainPacker:
-    """The codec of a disk whose grains are compressed. Safe to use from several threads."""
+class GrainPacker(Codec):
+    """The codec of a disk whose grains are compressed: a grain is stored so even where it gets larger."""
 
-    name = "zlib"
+    __slots__ = ("_codec",)
 
-    def compress(self, plain: memoryview | bytes, cluster_size: int) -> bytes | None:
-        """The compressed form of one grain; it is stored even where it is larger, as there is no other form."""
-        return zlib.compress(plain)
+    def __init__(self) -> None:
+        self._codec = codec("zlib-wrapped")
+        super().__init__(self._codec.name, self._codec.level)
+
+    def compress(self, view: Bytes, limit: int) -> bytes | None:
+        """The stream of one grain, however long it is: there is no other form."""
+        return self._codec.compress(view, 2 * limit + SECTOR)
+
+    def decompress(self, data: Bytes, out_length: int, at_least: int | None = None) -> bytes:
+        return self._codec.decompress(data, out_length, at_least)
 
 
-class NoPacker(GrainPacker):
+class NoPacker(Codec):
     """The codec of a disk whose grains are stored plain: nothing is worth compressing."""
 
-    name = "none"
+    __slots__ = ()
 
-    def compress(self, plain: memoryview | bytes, cluster_size: int) -> bytes | None:
+    def __init__(self) -> None:
+        super().__init__("none", None)
+
+    def compress(self, view: Bytes, limit: int) -> bytes | None:
         return None
 
 
