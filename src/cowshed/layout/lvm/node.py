@@ -10,7 +10,7 @@ from .model import LogicalVolume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _WRITABLE = ("striped", "linear", "raid0", "raid0_meta")
 
@@ -19,7 +19,7 @@ class LogicalNode(Node):
     """The disk that a logical volume is: linear, striped, RAID 0 for reading and writing; mirrors, RAID 1 and 10 and
     classic snapshots for reading.
 
-    ``own``: closing this node closes the physical volumes' nodes too. Raises UnsupportedError when it is to be written
+    ``on_close`` is called when the node is closed (to close the physical volumes, for one). Raises UnsupportedError when it is to be written
     and can't be (writing the origin of snapshots would change these), FeatureError for types that are not known here,
     CorruptError for a snapshot's damaged store.
     """
@@ -27,7 +27,9 @@ class LogicalNode(Node):
     driver = "lvm2"
     is_format = True
 
-    def __init__(self, lv: LogicalVolume, *, writable: bool = False, own: bool = False) -> None:
+    def __init__(
+        self, lv: LogicalVolume, *, writable: bool = False, on_close: Callable[[], object] | None = None
+    ) -> None:
         super().__init__(f"{lv.group.name}/{lv.name}", read_only=not writable)
         self.lv = lv
         self.exceptions: Exceptions | None = None
@@ -43,10 +45,7 @@ class LogicalNode(Node):
         elif any(other.snapshot is not None and other.snapshot.merging for other in lv.snapshots):
             raise FeatureError(f"A snapshot is being merged into '{self.filename}'", layer="lvm2")
         self.size = lv.virtual_size
-        if own:
-            for name, pv in lv.group.physical.items():
-                if pv.node is not None:
-                    self.children[name] = pv.node
+        self.on_close = on_close
 
     def _check_writable(self, lv: LogicalVolume) -> None:
         why = ""
@@ -133,7 +132,11 @@ class LogicalNode(Node):
                     pv.node.flush()
 
     def shutdown(self) -> None:
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            if self.on_close is not None:
+                self.on_close()
 
     def allocated_bytes(self) -> int | None:
         return self.lv.size
