@@ -47,7 +47,7 @@ ALGORITHMS: dict[str, tuple[tuple[Pass, ...], bool]] = {
     "random": ((RANDOM,), False),
 }
 
-#: a multiple of three, so that every pattern comes out even
+#: bytes written at once: a multiple of the length of every pattern
 STEP = 3 << 20
 
 
@@ -73,12 +73,14 @@ def wipe(node: Node, algorithm: str, progress: Progress = QUIET) -> None:
     progress.start(held * (len(passes) + verify))
     done = 0
     for pattern in passes:
-        repeated = None if pattern is None else memoryview(pattern * (STEP // len(pattern)))
+        repeated = None if pattern is None else memoryview(pattern * (STEP // len(pattern) + 1))
         for offset, length in _pieces(node):
             if repeated is None:
                 node.write(offset, os.urandom(length))
             else:
-                node.write(offset, repeated[:length])
+                assert pattern is not None
+                phase = offset % len(pattern)
+                node.write(offset, repeated[phase : phase + length])
             done += length
             progress.at(done)
         node.flush()
@@ -96,10 +98,7 @@ def _extents(node: Node) -> Iterator[tuple[int, int]]:
 
 
 def _pieces(node: Node) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what holds data, in pieces of at most STEP bytes.
-
-    A pattern of three bytes begins anew with each piece; where pieces don't begin at a multiple of three it is shifted.
-    """
+    """(offset, length) of what holds data, in pieces of at most STEP bytes."""
     for offset, length in _extents(node):
         end = offset + length
         while offset < end:
@@ -115,7 +114,7 @@ def _verify(node: Node, pattern: bytes, progress: Progress, done: int) -> None:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is compared comes from the storage
         except OSError:
             pass
-    expected = pattern * (STEP // len(pattern))
+    expected = pattern * STEP  # of one byte: no algorithm compares another
     for offset, length in _pieces(node):
         if not expected.startswith(node.read(offset, length)):
             raise PoolError(

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 VOLUME_MODE = 0o600
 #: volume formats whose file is nothing but the disk's bytes
-PLAIN = ("raw", "iso", "none")
+PLAIN = ("raw", "iso")
 #: formats that the engine makes
-_MADE = ("raw", "iso", "none", "dir", "qcow2", "vmdk")
+_MADE = ("raw", "iso", "dir", "qcow2", "vmdk")
 _KNOWN = (
-    "none", "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2",
+    "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2",
     "qed", "vmdk",
 )  # fmt: skip
 _FEATURES = ("lazy_refcounts", "extended_l2")
@@ -85,17 +85,14 @@ def check(volume: VolumeDef) -> None:
         )  # fmt: skip
     if target.encryption is not None:
         raise ConfigError("creating encrypted volumes is not supported by this version of cowshed", field="encryption")
-    if volume.backing is not None and volume.backing.path is not None:
-        if fmt in PLAIN:
-            raise ConfigError("cannot set backing store for raw volume", field="backingStore")
-        if volume.backing.format is not None and volume.backing.format not in _KNOWN:
-            raise ConfigError(f"unknown storage vol backing store type {volume.backing.format}", field="backingStore")
     if fmt == "qcow2":
         if target.compat == "0.10":
             for feature in target.features:
                 raise ConfigError(f"{feature} not supported with compat level {target.compat}", field="features")
-    elif target.features:
+    elif target.features and fmt not in (*PLAIN, "dir"):
         raise ConfigError("format features only available with qcow2", field="features")
+    if volume.backing is not None and volume.backing.format is not None and volume.backing.format not in _KNOWN:
+        raise ConfigError(f"unknown volume format type {volume.backing.format}", field="backingStore")
 
 
 def make(
@@ -119,26 +116,34 @@ def make(
         _make_folder(volume, path)
         return
     plain = volume.target.format in PLAIN
-    if prealloc_metadata:
-        if plain:
-            if origin is None or origin.target.format in PLAIN:
-                raise FlagsError("metadata preallocation is not supported for raw volumes")
-        elif volume.target.format != "qcow2":
-            raise ConfigError("metadata preallocation only available with qcow2")
-        elif volume.backing is not None and volume.backing.path is not None:
-            raise ConfigError("metadata preallocation conflicts with backing store")
+    backing = None if volume.backing is None else volume.backing.path
+    if origin is not None and backing is not None:
+        # the copy stands by itself; what the definition says of a backing file is only compared
+        below = None if origin.backing is None else origin.backing.path
+        if below is not None and backing != below:
+            raise PoolError("a different backing store cannot be specified.", field="backingStore")
+        backing = None
+    if plain and (origin is None or origin.target.format in PLAIN):
+        if prealloc_metadata:
+            raise ConfigError("metadata preallocation is not supported for raw volumes")
+        if backing is not None:
+            raise NoSupportError("backing storage not supported for raw volumes")
+    elif prealloc_metadata and volume.target.format != "qcow2":
+        raise ConfigError("metadata preallocation only available with qcow2")
+    elif prealloc_metadata and backing is not None:
+        raise ConfigError("metadata preallocation conflicts with backing store")
     if reflink and not (plain and origin is not None and origin.target.format in PLAIN):
         raise FlagsError("unsupported flags (0x2) in function storageBackendCreateQemuImg", field="reflink")
     done = False
     try:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, VOLUME_MODE)
     except (OSError, ValueError) as error:
-        raise HostCallError(f"cannot create path '{path}'", number(error), path=path) from error
+        raise HostCallError(f"Failed to create file '{path}'", number(error), path=path) from error
     try:
         if plain:
             _make_raw(volume, part, fd, progress, origin, reflink)
         else:
-            _make_image(volume, part, fd, prealloc_metadata, progress, origin)
+            _make_image(volume, part, fd, prealloc_metadata, progress, origin, backing)
         _finish(volume, fd)
         publish(part, path)
         done = True
@@ -180,7 +185,7 @@ def _make_folder(volume: VolumeDef, path: str) -> None:
         try:
             if wanted.owner != -1 or wanted.group != -1:
                 os.fchown(fd, wanted.owner, wanted.group)
-            os.fchmod(fd, 0o711 if wanted.mode is None else wanted.mode)
+            os.fchmod(fd, VOLUME_MODE if wanted.mode is None else wanted.mode)
         finally:
             os.close(fd)
         _sync_folder(path)
@@ -200,23 +205,31 @@ def _make_raw(
 ) -> None:
     path = volume.target.path
     if volume.target.nocow:
-        disable_cow(fd, path or "", demanded=False)
+        disable_cow(fd, path or "", demanded=True)
     shared = False
     if origin is not None and origin.target.format in PLAIN:
         shared = _reflink(origin, fd, demanded=reflink)
-    try:
-        os.ftruncate(fd, volume.capacity)
-    except (OSError, OverflowError) as error:
-        raise HostCallError(f"cannot extend file '{path}'", number(error), path=path) from error
-    allocation = min(volume.allocation if volume.has_allocation else volume.capacity, volume.capacity)
+    _set_length(fd, volume.capacity, path or "")
+    allocation = volume.allocation if volume.has_allocation else volume.capacity
     if origin is not None and allocation < origin.capacity:
         allocation = 0  # a copy that need not be whole is as sparse as it can be
     if shared:
         return
     if allocation and volume.target.format != "iso":
+        # more of it than of capacity makes the volume larger, as in libvirt
+        if allocation > volume.capacity:
+            volume.capacity = allocation
+            _set_length(fd, allocation, path or "")
         _allocate(fd, allocation, path or "", QUIET if origin is not None else progress)
     if origin is not None:
-        _fill(origin, part, "raw", progress, zero=True)
+        _fill(origin, part, "raw", progress)
+
+
+def _set_length(fd: int, length: int, path: str) -> None:
+    try:
+        os.ftruncate(fd, length)
+    except (OSError, OverflowError) as error:
+        raise HostCallError(f"cannot extend file '{path}'", number(error), path=path) from error
 
 
 def _allocate(fd: int, length: int, path: str, progress: Progress) -> None:
@@ -269,7 +282,13 @@ def _reflink(origin: VolumeDef, fd: int, *, demanded: bool) -> bool:
 
 
 def _make_image(
-    volume: VolumeDef, part: str, fd: int, prealloc_metadata: bool, progress: Progress, origin: VolumeDef | None
+    volume: VolumeDef,
+    part: str,
+    fd: int,
+    prealloc_metadata: bool,
+    progress: Progress,
+    origin: VolumeDef | None,
+    backing: str | None,
 ) -> None:
     from ...ops.create import create
 
@@ -277,10 +296,7 @@ def _make_image(
     fmt = target.format or ""
     options: dict[str, object] = {}
     if fmt == "qcow2":
-        if target.compat is not None:
-            options["compat"] = target.compat
-        elif target.features:
-            options["compat"] = "1.1"
+        options["compat"] = target.compat or ("1.1" if target.features else "0.10")
         if target.cluster_size:
             options["cluster_size"] = target.cluster_size
         for feature in target.features:
@@ -291,54 +307,47 @@ def _make_image(
             options["preallocation"] = "metadata" if volume.capacity > allocation else "falloc"
     if target.nocow:
         options["nocow"] = True
-    backing = _backing_of(volume)
-    capacity = _whole_sectors(volume.capacity)
-    create(
-        part, fmt, options, size=capacity, backing=backing,
+    size: int | None = _whole_sectors(volume.capacity)
+    if backing is not None:
+        assert volume.backing is not None
+        _check_backing(backing, volume.target.path or "")
+        size = size or None  # as large as the backing file
+    made = create(
+        part, fmt, options, size=size, backing=backing,
         backing_fmt=None if backing is None or volume.backing is None else volume.backing.format or "raw",
-        unsafe=True, progress=progress if origin is None else QUIET,
+        unsafe=size is not None, progress=progress if origin is None else QUIET,
     )  # fmt: skip
+    volume.capacity = made["size"]
     if os.fstat(fd).st_ino != os.stat(part, follow_symlinks=False).st_ino:
         raise StateError(f"volume '{volume.name}' was replaced while it was being made", path=part)
     if origin is not None:
-        below = None if origin.backing is None else origin.backing.path
-        if backing is not None and backing != below:
-            raise ConfigError("a different backing store cannot be specified.", field="backingStore")
-        _fill(origin, part, fmt, progress, zero=backing is None, backing=backing)
-    volume.capacity = capacity
+        _fill(origin, part, fmt, progress)
 
 
 def _whole_sectors(size: int) -> int:
     return (size + 511) // 512 * 512
 
 
-def _backing_of(volume: VolumeDef) -> str | None:
-    """The backing file's name as it will stand in the image; it must be readable. Raises HostCallError."""
-    if volume.backing is None or volume.backing.path is None:
-        return None
-    name = volume.backing.path
-    full = os.path.join(os.path.dirname(volume.target.path or ""), name)
+def _check_backing(name: str, path: str) -> None:
+    """The backing file must be readable. Raises HostCallError."""
+    full = os.path.join(os.path.dirname(path), name)
     try:
         if not os.access(full, os.R_OK):
             os.stat(full)
             raise PermissionError(errno.EACCES, "")
     except (OSError, ValueError) as error:
         raise HostCallError(f"inaccessible backing store volume {name}", number(error), path=full) from error
-    return name
 
 
-def _fill(
-    origin: VolumeDef, part: str, fmt: str, progress: Progress, *, zero: bool, backing: str | None = None
-) -> None:
-    """Copy the disk of ``origin`` into the image ``part``, which is at least as large; with ``backing`` only what
-    lies above it."""
+def _fill(origin: VolumeDef, part: str, fmt: str, progress: Progress) -> None:
+    """Copy the disk of ``origin`` into the image ``part``, which is at least as large and reads as zeroes."""
     from ...ops.convert import convert
 
     source = origin.target.format or "raw"
     convert(
         origin.target.path or "", part, fmt,
-        source_fmt="raw" if source in PLAIN else source, create=False, target_is_zero=zero,
-        backing=backing, cache="writeback", progress=progress, labels=[origin.target.path or "", part],
+        source_fmt="raw" if source in PLAIN else source, create=False, target_is_zero=True,
+        cache="writeback", progress=progress, labels=[origin.target.path or "", part],
     )  # fmt: skip
 
 
@@ -433,7 +442,7 @@ def resize(volume: VolumeDef, capacity: int, *, allocate: bool, shrink: bool) ->
     """Another size for the disk: of a plain file, or of the image in it. Raises PoolErrors in libvirt's words."""
     path = volume.target.path or ""
     if volume.type in ("dir", "ploop"):
-        raise NoSupportError("storage volume of this type can't be resized")
+        raise PoolError(f"Could not open '{path}': {os.strerror(errno.EISDIR)}", path=path, errno=errno.EISDIR)
     if volume.target.encryption is not None:
         raise ConfigError(
             "changing the capacity of encrypted volumes is not supported by this version of cowshed", path=path
