@@ -95,26 +95,32 @@ class MbrTable(Table):
 
     # ---- free space as libparted has it
 
-    def free_extents(self) -> list[Space]:
-        """Free space without what libparted keeps for itself: the first track, the last, partial cylinder, and up to a
-        track before each logical partition."""
+    def free_extents(self, *, cylinders: bool = True) -> list[Space]:
+        """Free space without what libparted keeps for itself: the first track, with ``cylinders`` (as libvirt asks it,
+        and parted doesn't) the last, partial cylinder, and before each logical partition what is left of its cylinder.
+        """
         sector = self.sector_size
         track = self.geometry.sectors * sector
         cylinder = self.geometry.cylinder * sector
         tops = sorted((part.start, part.end) for part in self.partitions if part.kind != LOGICAL)
-        last = max((end for _, end in tops), default=0)
-        end = max(self.disk_size // cylinder * cylinder, last)
-        low, high = self.usable()
-        found = [Space(max(a, low), b) for a, b in gaps(max(track, low), min(end, high), tops)]
+        end = self.disk_size
+        if cylinders:
+            end = max(end // cylinder * cylinder, max((last for _, last in tops), default=0))
+        low = min(track, tops[0][0]) if tops else track
+        found = [Space(a, b) for a, b in gaps(max(low, sector), min(end, self.usable()[1]), tops)]
         extended = self.extended
         if extended is not None:
-            taken = []
-            before = extended.start
-            inner = sorted((part.start, part.end) for part in self.partitions if part.kind == LOGICAL)
-            for start, stop in inner:
-                taken.append((max(before, start - track), stop))
-                before = stop
-            head = (extended.start, min(extended.start + track, extended.end))
+            taken: list[tuple[int, int]] = []
+            before = extended.start + sector
+            for part in sorted((item for item in self.partitions if item.kind == LOGICAL), key=lambda item: item.start):
+                # the link's cylinder up to the partition; the first one's link is at the front of the extended one
+                low = max(before, (part.start - sector) // cylinder * cylinder)
+                if part.number != 5 or part.start - low >= track:
+                    taken.append((low, part.start))
+                taken.append((part.start, part.end))
+                before = part.end
+            first = min((start for start, _ in taken), default=extended.end)
+            head = (extended.start, min(extended.start + track, first))
             found += [Space(a, b, True) for a, b in gaps(extended.start, extended.end, [head, *taken])]
         found.sort(key=lambda space: space.start)
         return found

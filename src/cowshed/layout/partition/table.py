@@ -168,8 +168,9 @@ class Table:
             found.sort(key=lambda space: space.start)
         return found
 
-    def free_extents(self) -> list[Space]:
-        """Free space as libparted sees it, in the order of the disk: what libvirt lists as free extents."""
+    def free_extents(self, *, cylinders: bool = True) -> list[Space]:
+        """Free space as libparted sees it, in the order of the disk: what libvirt lists as free extents. ``cylinders``:
+        see `MbrTable`."""
         return self.spaces()
 
     def largest_free(self) -> Space | None:
