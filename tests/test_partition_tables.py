@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 import judges
 from cowshed.block.graph import open_image
 from cowshed.block.node import Node
-from cowshed.errors import CorruptError, ForeignError, UsageError
+from cowshed.errors import UsageError
 from cowshed.layout.partition import EXTENDED, LOGICAL, PRIMARY, Space, Table, create_table, read_table
 from cowshed.layout.partition.geometry import Geometry
 from cowshed.layout.partition.gpt import GptTable
