@@ -25,6 +25,7 @@
         ├── HostCallError         the operating system refused (38); ``errno`` is set
         ├── MissingPoolError      no such pool (49)
         ├── MissingVolumeError    no such volume (50)
+        ├── InvalidSecretError    a secret that may not be read (65)
         ├── MissingSecretError    no such secret (66)
         ├── StateError            not in this state: active, inactive, busy (55)
         ├── ConfigError           unsupported configuration (67)
@@ -250,6 +251,12 @@ class StateError(PoolError):
     code = 55
     prefix = "Requested operation is not valid: "
     errno = _errno.EBUSY
+
+
+class InvalidSecretError(PoolError):
+    code = 65
+    prefix = "Invalid secret: "
+    errno = _errno.EACCES
 
 
 class MissingSecretError(PoolError):

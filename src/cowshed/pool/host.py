@@ -103,6 +103,7 @@ class Host:
         """As `check_access`, and StateError when a live libvirt daemon keeps the pools."""
         self.check_access(function)
         self.store.check_owner()
+        self.store.prepare()
         self.settle()
 
     def note(self, line: str) -> None:

@@ -178,14 +178,15 @@ class Store:
                 return None
             pool = parse_pool_state(data) if active else parse_pool(data)
         except (CowshedError, OSError, UnicodeError) as error:
-            self._warn(path, str(error))
+            self.warn(path, str(error))
             return None
         if pool.name != name:
-            self._warn(path, f"Storage pool config filename '{path}' does not match pool name '{pool.name}'")
+            self.warn(path, f"Storage pool config filename '{path}' does not match pool name '{pool.name}'")
             return None
         return pool
 
-    def _warn(self, path: str, why: str) -> None:
+    def warn(self, path: str, why: str) -> None:
+        """A file is skipped."""
         line = f"'{path}' is skipped: {why}"
         if line not in self.warnings:
             self.warnings.append(line)
