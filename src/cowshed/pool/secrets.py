@@ -147,7 +147,7 @@ class Secrets:
 
         Raises PoolError when uuid and usage contradict what is there; what parsing raises.
         """
-        from ..wire.libvirt.secret import format_secret, format_secret_file, parse_secret
+        from ..wire.libvirt.secret import format_secret, parse_secret
 
         self._check_change("virSecretDefineXML")
         new = parse_secret(xml if isinstance(xml, str | bytes) else format_secret(xml))
@@ -174,7 +174,7 @@ class Secrets:
                 value = self._read_value(old.definition)
             if value is not None:
                 self._write_value(new, value)
-            self._write(self._path(new, ".xml"), format_secret_file(new).encode("utf-8", "surrogateescape"))
+            self._write(self._path(new, ".xml"), format_secret(new).encode("utf-8", "surrogateescape"))
             if old is not None and old.ephemeral != new.ephemeral:
                 self._remove(old.definition)
         self.host.log.add("secret", pool=new.usage_id or "", uuid=new.uuid, event="Defined")
