@@ -12,7 +12,7 @@ from array import array
 from ....errors import FormatError, NoSpaceError
 from . import header as hd
 from .census import Aborted, tell
-from .check import Ledger
+from .ledger import Ledger
 from .rebuild import typecode_for
 from .refcounts import Refcounts, encode_block
 from .snapshot import ENTRY, MAX_EXTRA, Record
