@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import ConfigError, DefinitionError, NoSupportError
+from ...errors import ConfigError, DefinitionError, DocumentError, NoSupportError
 from . import reader
 from .common import PERMISSIONS, SIZE, choice, read_permissions, read_uuid, sanitize, unknown, write_permissions
 from .definition import Element, PoolDef, PoolSource
@@ -84,6 +84,8 @@ def read_pool(root: Element) -> PoolDef:
             value=definition.refresh_allocation,
         )
     definition.extra = _extension(root, pool_type)
+    if "\n" in name:
+        raise DocumentError("invalid char in name: \n", value=name)
     return definition
 
 
@@ -133,27 +135,38 @@ def _extension(root: Element, pool_type: str) -> Extra:
     if pool_type not in _EXTENSIONS:
         return found
     prefix, namespace = _EXTENSIONS[pool_type]
-    ours: list[Element] = []
+    wanted = "config_opts" if pool_type == "rbd" else "mount_opts"
+    options: list[Element] = []
+    rest: list[Element] = []
     others: Extra = []
-    spaces = {
-        name[6:]: value for name, value in root.attributes.items() if name.startswith("xmlns:") and value == namespace
-    }
+    used = {name[6:] for name, value in root.attributes.items() if name.startswith("xmlns:") and value == namespace}
     for path, element in found:
-        if element.name.startswith("@xmlns:") and not path and element.name[7:] in spaces:
+        before, _, name = element.name.partition(":")
+        if not path and before == "@xmlns" and name in used:
             continue
-        start = element.name.partition(":")[0] if ":" in element.name else None
-        if (
-            not path
-            and start is not None
-            and (start in spaces or element.attributes.get(f"xmlns:{start}") == namespace)
-        ):
-            ours.append(_renamed(element, start, prefix))
-        else:
+        ours = before in used or element.attributes.get(f"xmlns:{before}") == namespace
+        if path or name != wanted or not ours:
             others.append((path, element))
-    if not ours:
+            continue
+        for child in element.children:
+            renamed = _renamed(child, before, prefix)
+            if renamed.name == f"{prefix}:option":
+                options.append(_option(renamed, pool_type))
+            else:
+                rest.append(renamed)
+    if not options and not rest:
         return others
     declaration = Element(f"@xmlns:{prefix}", text=namespace)
-    return [("", declaration), *(("", element) for element in ours), *others]
+    return [("", declaration), ("", Element(f"{prefix}:{wanted}", {}, options + rest)), *others]
+
+
+def _option(element: Element, pool_type: str) -> Element:
+    names = ("name", "value") if pool_type == "rbd" else ("name",)
+    for name in names:
+        if name not in element.attributes:
+            what = "rbd config" if pool_type == "rbd" else "fs mount"
+            raise DefinitionError(f"no {what} option {name} specified")
+    return Element(element.name, {name: element.attributes[name] for name in names})
 
 
 def _renamed(element: Element, old: str, new: str) -> Element:

@@ -67,6 +67,10 @@ class _Builder:
         if self.pieces:
             self.pieces[-1].append(text)
 
+    def declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if not version.startswith("1."):
+            raise _Refused(f"Unsupported version '{version}'")
+
     def doctype(self, *_: object) -> None:
         raise _Refused("a document type declaration is not allowed")
 
@@ -100,11 +104,12 @@ def parse(text: str | bytes, label: str) -> Element:
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
+    parser.XmlDeclHandler = builder.declaration
     parser.StartDoctypeDeclHandler = builder.doctype
     try:
         parser.Parse(data, True)
     except _Refused as error:
-        if "declaration" in str(error):
+        if "type declaration" in str(error):
             raise DocumentError(f"{label}:{parser.CurrentLineNumber}: {error}") from None
         _explain(data, label, encoding, str(error))
     except (ExpatError, LookupError, ValueError) as error:
@@ -121,9 +126,10 @@ def parse_root(text: str | bytes, label: str, name: str) -> Element:
     return root
 
 
-def local_name(element: Element) -> str:
-    """The element's name without its prefix."""
-    return element.name.rpartition(":")[2]
+def local_name(root: Element) -> str:
+    """A root's name without its prefix, if that is declared."""
+    prefix, colon, name = root.name.partition(":")
+    return name if colon and f"xmlns:{prefix}" in root.attributes else root.name
 
 
 def string(element: Element | None, *path: str) -> str | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ...errors import DefinitionError
+from ...errors import ConfigError, DefinitionError, PoolError
 from . import reader
-from .common import choice, read_uuid, unknown
+from .common import read_uuid, unknown
 from .definition import Element, SecretDef
-from .header import header
 from .reader import string
 from .writer import Writer
 
@@ -16,6 +15,14 @@ if TYPE_CHECKING:
 
 #: type of usage -> the element that names what the secret is for
 USAGES = {"volume": "volume", "ceph": "name", "iscsi": "target", "tls": "name", "vtpm": "name"}
+# and how libvirt's messages call the two
+_WORDS = {
+    "volume": ("volume", "volume path"),
+    "ceph": ("Ceph", "name"),
+    "iscsi": ("iSCSI", "target"),
+    "tls": ("TLS", "name"),
+    "vtpm": ("vTPM", "name"),
+}
 
 _SECRET: Known = (
     ("ephemeral", "private"),
@@ -28,16 +35,16 @@ _SECRET: Known = (
 
 
 def parse_secret(text: str | bytes) -> SecretDef:
-    """A ``<secret>`` document. DocumentError: not well-formed; DefinitionError: in libvirt's words."""
+    """A ``<secret>`` document. DocumentError: not well-formed; PoolError and its kinds: in libvirt's words."""
     root = reader.parse_root(text, reader.SECRET, "secret")
     definition = SecretDef()
-    definition.ephemeral = choice(root, "ephemeral", ("yes", "no")) == "yes"
-    definition.private = choice(root, "private", ("yes", "no")) == "yes"
+    definition.ephemeral = _flag(root, "ephemeral")
+    definition.private = _flag(root, "private")
     uuid = string(root, "uuid")
     if uuid is not None:
         definition.uuid = read_uuid(uuid)
         if definition.uuid is None:
-            raise DefinitionError("malformed uuid element", value=uuid)
+            raise PoolError("malformed uuid element", value=uuid)
     definition.description = string(root, "description")
     usage = root.find("usage")
     if usage is not None:
@@ -46,14 +53,25 @@ def parse_secret(text: str | bytes) -> SecretDef:
     return definition
 
 
+def _flag(root: Element, name: str) -> bool:
+    text = string(root, f"@{name}") or "no"
+    if text not in ("yes", "no"):
+        raise DefinitionError(f"invalid value of '{name}'", value=text)
+    return text == "yes"
+
+
 def _usage(element: Element, definition: SecretDef) -> None:
-    kind = choice(element, "type", ("none", *USAGES), required=True)
-    if kind is None or kind == "none":
+    kind = string(element, "@type")
+    if kind is None:
+        raise DefinitionError("unknown secret usage type")
+    if kind == "none":
         return
+    if kind not in USAGES:
+        raise ConfigError(f"unknown secret usage type {kind}", value=kind)
     definition.usage_type = kind
     definition.usage_id = string(element, USAGES[kind])
     if definition.usage_id is None:
-        raise DefinitionError(f"{kind} usage specified, but {USAGES[kind]} is missing")
+        raise PoolError("{} usage specified, but {} is missing".format(*_WORDS[kind]))
 
 
 def format_secret(definition: SecretDef) -> str:
@@ -72,8 +90,3 @@ def format_secret(definition: SecretDef) -> str:
         writer.close()
     writer.close()
     return writer.text()
-
-
-def format_secret_file(definition: SecretDef) -> str:
-    """As a secret is kept: libvirt's warning, then the document."""
-    return header("secret-edit", definition.uuid) + format_secret(definition)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from ...errors import ConfigError, DefinitionError
 from . import reader
-from .adapter import read_adapter
-from .auth import read_auth, write_auth
-from .common import choice, number, sanitize, unknown, unknown_format
+from .common import choice, number, sanitize, unknown_format
 from .definition import Device, Element, PoolSource
 from .kinds import KINDS
 from .reader import string
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .common import Known
-    from .definition import Extra
 
 _NAME: Known = (("name",), {})
 SOURCE: Known = (
@@ -67,9 +64,13 @@ def read_source(element: Element, pool_type: str) -> PoolSource:
     source.directory = sanitize(directory) if directory is not None else None
     adapter = element.find("adapter")
     if adapter is not None:
+        from .adapter import read_adapter
+
         source.adapter = read_adapter(adapter)
     auth = element.find("auth")
     if auth is not None:
+        from .auth import read_auth
+
         source.auth = read_auth(auth)
         if not source.auth.type:
             raise ConfigError("storage pool missing auth type")
@@ -128,6 +129,8 @@ def write_source(writer: Writer, source: PoolSource, pool_type: str, figures: bo
     if kind.formats and source.format is not None:
         writer.leaf("format", None, (("type", source.format),))
     if source.auth is not None:
+        from .auth import write_auth
+
         write_auth(writer, source.auth)
     if source.vendor is not None:
         writer.leaf("vendor", None, (("name", source.vendor),))
@@ -143,10 +146,7 @@ def parse_source(text: str | bytes, pool_type: str) -> PoolSource:
 
     Nothing of it is required here; each type of pool asks for what its search needs.
     """
-    root = reader.parse(text, reader.SOURCE)
-    if reader.local_name(root) != "source":
-        raise DefinitionError("root element was not source")
-    return read_source(root, pool_type)
+    return read_source(reader.parse_root(text, reader.SOURCE, "source"), pool_type)
 
 
 def format_sources(sources: Iterable[PoolSource], pool_type: str) -> str:
@@ -157,7 +157,3 @@ def format_sources(sources: Iterable[PoolSource], pool_type: str) -> str:
         write_source(writer, source, pool_type)
     writer.close()
     return writer.text()
-
-
-def unknown_source(element: Element) -> Extra:
-    return unknown(element, SOURCE)

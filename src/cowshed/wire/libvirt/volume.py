@@ -16,7 +16,6 @@ from .common import (
     write_permissions,
 )  # fmt: skip
 from .definition import Element, Timestamps, VolumeDef, VolumeTarget
-from .encryption import read_encryption, write_encryption
 from .kinds import KINDS
 from .reader import string
 from .writer import Writer
@@ -124,6 +123,8 @@ def _target(found: VolumeTarget, element: Element, formats: tuple[str, ...], def
     found.permissions = read_permissions(element.find("permissions"))
     encryption = element.find("encryption")
     if encryption is not None:
+        from .encryption import read_encryption
+
         found.encryption = read_encryption(encryption)
     compat = string(element, "compat")
     if compat is not None:
@@ -191,6 +192,8 @@ def _write_target(writer: Writer, name: str, target: VolumeTarget) -> None:
     if target.timestamps is not None:
         _write_times(writer, target.timestamps)
     if target.encryption is not None:
+        from .encryption import write_encryption
+
         write_encryption(writer, target.encryption)
     if target.compat is not None:
         writer.leaf("compat", target.compat)

@@ -18,8 +18,8 @@ _MARKUP = {ord("<"): "&lt;", ord(">"): "&gt;", ord("&"): "&amp;"}
 # A carriage return, or white space in an attribute, that is written as it is comes back as something else.
 _TEXT = {**_UNWRITABLE, **_MARKUP, 13: "&#13;", ord('"'): "&quot;", ord("'"): "&apos;"}
 _ATTRIBUTE = {**_TEXT, 9: "&#9;", 10: "&#10;"}
-_LIBXML2_TEXT = {**_UNWRITABLE, **_MARKUP, 13: "&#13;"}
-_LIBXML2_ATTRIBUTE = {**_LIBXML2_TEXT, 9: "&#9;", 10: "&#10;", ord('"'): "&quot;"}
+LIBXML2_TEXT = {**_UNWRITABLE, **_MARKUP, 13: "&#13;"}
+LIBXML2_ATTRIBUTE = {**LIBXML2_TEXT, 9: "&#9;", 10: "&#10;", ord('"'): "&quot;"}
 
 
 class Writer:
@@ -33,8 +33,8 @@ class Writer:
 
     def __init__(self, extra: Extra | None = None, libxml2: bool = False, depth: int = 0) -> None:
         self._quote = '"' if libxml2 else "'"
-        self._text = _LIBXML2_TEXT if libxml2 else _TEXT
-        self._attribute = _LIBXML2_ATTRIBUTE if libxml2 else _ATTRIBUTE
+        self._text = LIBXML2_TEXT if libxml2 else _TEXT
+        self._attribute = LIBXML2_ATTRIBUTE if libxml2 else _ATTRIBUTE
         self._lines: list[str] = []
         self._names: list[str] = []
         self._depth = depth
