@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ..errors import (
-    ArgumentError,
     CowshedError,
+    DocumentError,
+    HostCallError,
     MissingPoolError,
     MissingVolumeError,
     OperationError,
@@ -221,7 +223,7 @@ class Host:
                 if new.uuid is None and there is not None:
                     new.uuid = there.uuid
                     if config != new:
-                        raise _taken(there)
+                        new.uuid = new_uuid()
                 self._check_free(new, there)
                 if config == new:
                     return Pool(self, new)
@@ -243,16 +245,13 @@ class Host:
         self.check_change("virStoragePoolCreateXML")
         new = self._parsed(xml)
         backend = self.backend(new.type)
-        fresh = new.uuid is None
-        if fresh:
+        if new.uuid is None:
             new.uuid = new_uuid()
         with self.store.pool_lock(new.name, "create", new) as lock:
             self._recover(new.name, lock)
             with self.store.definitions_lock():
                 config, state = self.store.load(new.name)
                 there = config or state
-                if fresh and there is not None:
-                    raise _taken(there)
                 self._check_free(new, there)
                 if state is not None:
                     raise StateError(f"pool is already active as '{new.name}'")
@@ -274,10 +273,11 @@ class Host:
 
         # A PoolDef that somebody made goes the same way as text: what is stored must be what can be read again.
         new = parse_pool(xml if isinstance(xml, str | bytes) else format_pool(xml, inactive=True))
-        if "\0" in new.name or len(os.fsencode(new.name + ".xml")) > 255:
-            raise ArgumentError(f"name of {len(os.fsencode(new.name))} bytes is too long for a storage pool")
         if "\n" in new.name:
-            raise ArgumentError("name of a storage pool cannot contain a line break")
+            raise DocumentError("invalid char in name: \n")
+        if len(os.fsencode(new.name)) > 250:  # its files' names are longer by up to five
+            path = os.path.join(self.store.config, new.name + ".xml")
+            raise HostCallError(f"Failed to create file '{path}'", errno.ENAMETOOLONG, path=path)
         self.backend(new.type).validate(new)
         return new
 
@@ -288,6 +288,15 @@ class Host:
             if name != new.name:
                 others += [pool for pool in self.store.load(name) if pool is not None]
         others += [pool for pool in self.store.reserved() if pool.name != new.name]
+        # in this order, as libvirt does
+        key = self.backend(new.type).source_key(new)
+        for pool in others if key is not None else ():
+            try:
+                if self.backend(pool.type).source_key(pool) != key:
+                    continue
+            except CowshedError:
+                continue  # of a kind that is unknown here
+            raise OperationError(f"Storage source conflict with pool: '{pool.name}'")
         if new.uuid is None:
             new.uuid = new_uuid()
         for pool in others:
@@ -295,16 +304,6 @@ class Host:
                 raise OperationError(f"pool '{pool.name}' is already defined with uuid {new.uuid}")
         if there is not None and there.uuid != new.uuid:
             raise _taken(there)
-        key = self.backend(new.type).source_key(new)
-        if key is None:
-            return
-        for pool in others:
-            try:
-                if self.backend(pool.type).source_key(pool) != key:
-                    continue
-            except CowshedError:
-                continue  # of a kind that is unknown here
-            raise OperationError(f"Storage source conflict with pool: '{pool.name}'")
 
     def _recover(self, name: str, lock: object) -> None:
         """Finish what the last holder of the pool's lock died at. Callers hold it exclusively."""

@@ -306,8 +306,8 @@ class Pool:
             pass
         lock.forget()
 
-    def _sweep(self, definition: PoolDef) -> None:
-        """Remove what jobs that died left in the pool."""
+    def _sweep(self, definition: PoolDef, everything: bool = True) -> None:
+        """Remove what jobs that died left in the pool; with ``everything``, files without a record too."""
         claims = self.host.claims
         backend = self.host.backend(definition.type)
 
@@ -317,7 +317,7 @@ class Pool:
                 backend.delete_volume(definition, volume)
 
         notes = claims.sweep(self.name, undo)
-        if backend.files and definition.target:
+        if everything and backend.files and definition.target:
             notes += claims.sweep_parts(definition.target, self.name)
         for note in notes:
             self.host.note(note)
@@ -334,8 +334,8 @@ class Pool:
         also: tuple[Pool, str, str] | None = None,
         function: str = "virStorageVolCreateXML",
     ) -> Claim:
-        """Claim a volume for a job (see jobs.py), after what dead jobs left was removed. ``also`` is a second one, of
-        this pool or another. ``function``: libvirt's name of what was asked, for read-only hosts.
+        """Claim a volume for a job (see jobs.py), after what dead jobs left was removed. ``also`` is another one,
+        as (pool, volume, how). ``function``: libvirt's name of what was asked, for read-only hosts.
 
         Raises ReadOnlyAccessError, StateError when a pool isn't active or a volume is taken.
         """
@@ -352,7 +352,7 @@ class Pool:
             for pool in pools:
                 held.append(pool._claiming())
             for pool in pools:
-                pool._sweep_jobs(pool._running())
+                pool._sweep(pool._running(), everything=False)
             return self.host.claims.claim(kind, wants, beside=beside)  # type: ignore[arg-type]
         finally:
             for lock in held:
@@ -368,17 +368,6 @@ class Pool:
             lock.__exit__()
             with self._changing("recover"):
                 pass
-
-    def _sweep_jobs(self, definition: PoolDef) -> None:
-        backend = self.backend
-
-        def undo(name: str) -> None:
-            volume = backend.volume(definition, name)
-            if volume is not None:
-                backend.delete_volume(definition, volume)
-
-        for note in self.host.claims.sweep(self.name, undo):
-            self.host.note(note)
 
     def volumes(self) -> list[Volume]:
         """All of them, by name, true now. Raises StateError when the pool isn't active."""

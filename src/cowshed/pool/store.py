@@ -68,7 +68,7 @@ def save(path: str, text: str) -> None:
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         replace(path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise call_error("cannot create config file", path, error) from error
+        raise call_error("Failed to create file", path, error) from error
 
 
 def sync(folder: str) -> None:
