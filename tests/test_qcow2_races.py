@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,45 @@ def test_real_damage_is_still_told(tmp_path: Path) -> None:
         file.write(b"\xff" * length)
     with open_image(str(path)) as node, pytest.raises(CorruptError):
         node.read(0, K64)
+
+
+class Watched(array):  # type: ignore[type-arg]
+    """L2 entries that look, after each change, at what a reader would see then."""
+
+    look: Callable[[], None]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.look()
+
+
+def test_extended_entries_change_in_one_step(tmp_path: Path) -> None:
+    """Both words of an entry at once: half a change would show a hole, or mark the image corrupt."""
+    with open_image(str(fresh(tmp_path / "disk", extended_l2=True)), writable=True) as node:
+        seen: set[int] = set()
+
+        def look() -> None:
+            seen.update(node.read(0, K64))
+
+        node.write(0, b"A" * K64)
+        table = node.l2_table(0)  # type: ignore[attr-defined]
+        table.entries = Watched("Q", table.entries)
+        table.entries.look = look
+        steps: list[tuple[Callable[[], None], bytes]] = [
+            (lambda: node.write_compressed(0, b"B" * K64), b"AB"),
+            (lambda: node.write(0, b"C" * K64), b"BC"),
+            (lambda: node.write_zeroes(0, K64, True), b"C\0"),
+            (lambda: node.write(0, b"D" * K64), b"D\0"),
+            (lambda: node.discard(0, K64), b"D\0"),
+            (lambda: node.write_compressed(0, b"E" * K64), b"E\0"),
+            (lambda: node.write_zeroes(0, K64), b"E\0"),
+        ]
+        for step, allowed in steps:
+            seen.clear()
+            step()
+            assert seen
+            assert seen <= set(allowed)
+    assert_sound(tmp_path / "disk")
 
 
 @pytest.mark.parametrize("options", [{}, {"extended_l2": True}, {"cluster_size": 4096}], ids=str)
