@@ -15,8 +15,8 @@ import os
 import stat
 import time
 
-from ...errors import DefinitionError, HostCallError, StateError
-from ...wire.libvirt.definition import Encryption, Permissions, Timestamps, VolumeDef, VolumeTarget
+from ...errors import CowshedError, DefinitionError, HostCallError, StateError
+from ...wire.libvirt.definition import Element, Encryption, Permissions, Timestamps, VolumeDef, VolumeTarget
 from ..index import Index
 from ..jobs import PART_PREFIX, PART_SUFFIX, is_part
 from .base import Backend
@@ -35,6 +35,8 @@ DIRECTORY_MODE = 0o711
 VOLUME_MODE = 0o600
 
 _CONTROL = frozenset(map(chr, (*range(1, 9), 11, 12, *range(14, 32))))
+#: what libvirt writes for an image that could have features and has none
+_NO_FEATURES = Element("features")
 _FORBIDDEN = _CONTROL | {"\0", "\t", "\n", "\r", "\x7f"}
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -189,14 +191,18 @@ class FilesBackend(Backend):
 
     def index(self, pool: PoolDef) -> Index:
         """What is known of the pool's files."""
-        return Index(self._index_path(pool), patient=self.foreign_clock)
-
-    def _index_path(self, pool: PoolDef) -> str | None:
-        base = getattr(self.host, "index_folder", None)
-        return None if base is None else os.path.join(base, pool.name)
+        return Index(os.path.join(self.host.index_folder, pool.name), patient=self.foreign_clock)
 
     def _add_secret(self, volume: VolumeDef) -> None:
         """The secret whose usage is the volume, as libvirt looks for it at each refresh."""
+        encryption = volume.target.encryption
+        if encryption is None or encryption.format != "luks":
+            return
+        try:
+            secret = self.host.secrets.by_usage("volume", volume.target.path or "")
+        except CowshedError:
+            return
+        encryption.secrets = [("passphrase", secret.uuid, None)]
 
     def _backing(self, path: str, facts: Facts, sibling: Callable[[str], str | None]) -> VolumeTarget:
         """The backing file as far as it can be told without opening it.
@@ -508,6 +514,8 @@ def describe(path: str, name: str, status: os.stat_result, facts: Facts, label: 
     target.cluster_size = facts.cluster_size
     if facts.encryption is not None:
         target.encryption = Encryption(facts.encryption)
+    if facts.compat is not None and not facts.features:
+        volume.extra = [("target", _NO_FEATURES)]
     if label:
         target.permissions.label = _label(path)
     return volume

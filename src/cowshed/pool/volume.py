@@ -1,0 +1,420 @@
+"""A volume, and the verbs on it; `create_volume` and `clone_volume`, which make one.
+
+Every verb that takes long or changes something claims its volumes first (jobs.py), and looks at them again when it has
+the claim: what was there a moment ago may be gone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from time import monotonic
+
+from ..errors import (
+    ArgumentError,
+    CowshedError,
+    HostCallError,
+    HostError,
+    MissingVolumeError,
+    NoSupportError,
+    OperationError,
+    PoolError,
+    StateError,
+    VolumeExistsError,
+    error_number,
+)
+from ..progress import QUIET
+from .jobs import BUILD, READ, WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
+    from ..progress import Progress
+    from ..wire.libvirt.definition import VolumeDef
+    from .pool import Pool
+
+_LIMIT = (1 << 63) - 1
+#: seconds for which the facts of a volume that is no file are taken as those of now
+_BELIEVED = 1.0
+
+
+class FlagsError(ArgumentError):
+    """Arguments that libvirt refuses without its prefix."""
+
+    prefix = ""
+
+
+class VolumeInfo:
+    """``type`` (file, block, dir …), ``capacity`` and ``allocation`` in bytes; the file's length stands for the
+    allocation where `Volume.info` was asked for the physical size."""
+
+    __slots__ = ("allocation", "capacity", "type")
+
+    def __init__(self, type: str, capacity: int, allocation: int) -> None:
+        self.type = type
+        self.capacity = capacity
+        self.allocation = allocation
+
+    def __repr__(self) -> str:
+        return f"VolumeInfo({self.type!r}, capacity={self.capacity}, allocation={self.allocation})"
+
+
+class Volume:
+    """A volume of ``pool``, by name. Its facts are those of the moment: nothing is kept but where it is.
+
+    ``name``, ``key`` and ``path`` stay; `definition` is read anew each time.
+    """
+
+    def __init__(self, pool: Pool, definition: VolumeDef) -> None:
+        self.pool = pool
+        self.name = definition.name
+        self.path = definition.target.path or ""
+        self.key = definition.key or self.path
+        self.type = definition.type
+        self._first: VolumeDef | None = definition
+        self._made = monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Volume {self.name!r} of pool {self.pool.name!r}>"
+
+    # ---- facts
+
+    @property
+    def definition(self) -> VolumeDef:
+        """All that is known, true now. Raises MissingVolumeError when it is gone, StateError when its pool is."""
+        first, self._first = self._first, None
+        if first is not None and self._is_fresh(first):
+            return first  # it was read to make this object
+        return self._now()
+
+    def _is_fresh(self, first: VolumeDef) -> bool:
+        """Is what was read when this object was made still so? A file is asked, others are believed for a moment."""
+        if not self.pool.backend.files:
+            return monotonic() - self._made < _BELIEVED
+        times = first.target.timestamps
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        return (
+            times is not None
+            and status.st_ctime_ns == times.ctime
+            and status.st_mtime_ns == times.mtime
+            and status.st_atime_ns == times.atime
+            and (status.st_size == (first.physical or 0) or not stat.S_ISREG(status.st_mode))
+            and (status.st_blocks * 512 == first.allocation or not stat.S_ISREG(status.st_mode))
+            and self.pool.active
+        )
+
+    def _now(self) -> VolumeDef:
+        found = self.pool.backend.volume(self.pool.live, self.name)
+        if found is None:
+            raise MissingVolumeError(f"no storage vol with matching name '{self.name}'", field="volume")
+        self.type = found.type
+        return found
+
+    def xml(self) -> str:
+        """The document that libvirt would show."""
+        from ..wire.libvirt.volume import format_volume
+
+        return format_volume(self.definition)
+
+    def info(self, *, physical: bool = False) -> VolumeInfo:
+        """Type and sizes; with ``physical`` the size of the file stands for the allocation."""
+        now = self.definition
+        return VolumeInfo(now.type, now.capacity, (now.physical or 0) if physical else now.allocation)
+
+    def children(self) -> list[Volume]:
+        """The volumes of all active pools that have this one as their backing file, itself not among them."""
+        mine = _identity(self.path)
+        found = []
+        for pool in self.pool.host.pools():
+            if not (pool.active and pool.backend.files):
+                continue
+            try:
+                volumes = pool.backend.scan(pool.live)
+            except PoolError:
+                continue  # stopped, or its storage is gone: nothing can be known of it
+            for volume in volumes:
+                below = None if volume.backing is None else volume.backing.path
+                if below is not None and (below == self.path or (mine is not None and _identity(below) == mine)):
+                    if not (pool.name == self.pool.name and volume.name == self.name):
+                        found.append(Volume(pool, volume))
+        return found
+
+    # ---- verbs
+
+    def delete(self, *, zeroed: bool = False, delete_snapshots: bool = False, force: bool = False) -> None:
+        """Remove it and its data. ``zeroed``: overwrite them first. ``force``: also when other volumes stand on it.
+
+        Raises StateError while it is in use, or has overlays in known pools; HostCallError.
+        """
+        self.pool.host.check_change("virStorageVolDelete")
+        if delete_snapshots:
+            raise FlagsError(
+                "unsupported flags (0x2) in function virStorageBackendVolDeleteLocal", field="delete_snapshots"
+            )
+        with self.pool.claim("delete", self.name, WRITE, function="virStorageVolDelete"):
+            now = self._now()
+            if not force:
+                self._refuse_with_overlays()
+            self.pool.backend.delete_volume(self.pool.live, now, zeroed=zeroed)
+
+    def _refuse_with_overlays(self) -> None:
+        overlays = self.children()
+        if not overlays:
+            return
+        shown = ", ".join(f"'{volume.name}' of pool '{volume.pool.name}'" for volume in overlays[:5])
+        if len(overlays) > 5:
+            shown += f" and {len(overlays) - 5} more"
+        raise StateError(
+            f"volume '{self.name}' is the backing file of {shown}", path=self.path,
+            hint="without it they can't be read; delete it all the same with force",
+        )  # fmt: skip
+
+    def resize(self, capacity: int, *, allocate: bool = False, delta: bool = False, shrink: bool = False) -> None:
+        """Another capacity, in bytes; with ``delta`` a change of the present one, downwards where ``shrink`` is given.
+
+        ``allocate``: all of it at once (raw only). Raises ArgumentError, OperationError, StateError, HostCallError.
+        """
+        self.pool.host.check_change("virStorageVolResize")
+        if not capacity and not (delta or shrink):
+            raise FlagsError(
+                "capacity in virStorageVolResize cannot be zero without 'delta' or 'shrink' flags set", field="capacity"
+            )
+        if capacity < 0 and not (delta and shrink):
+            raise ArgumentError(f"capacity {capacity} is negative", field="capacity", value=capacity)
+        with self.pool.claim("resize", self.name, WRITE, function="virStorageVolResize"):
+            now = self._now()
+            size = now.capacity + (-abs(capacity) if shrink else capacity) if delta else capacity
+            if size < 0:
+                raise ArgumentError("can't shrink capacity below existing allocation", field="capacity", value=size)
+            if size > _LIMIT:
+                raise ArgumentError(
+                    f"capacity {size} is too large", field="capacity", value=size, hint=f"at most {_LIMIT}"
+                )
+            if size < now.allocation:
+                raise ArgumentError("can't shrink capacity below existing allocation", field="capacity", value=size)
+            if size < now.capacity and not shrink:
+                raise ArgumentError(
+                    "Can't shrink capacity below current capacity unless shrink flag explicitly specified",
+                    field="capacity", value=size,
+                )  # fmt: skip
+            live = self.pool.live
+            if allocate:
+                self.pool.backend.refresh(live)
+                if size - now.allocation > live.available:
+                    raise OperationError("Not enough space left in storage pool", field="capacity", value=size)
+            self.pool.backend.resize_volume(live, now, size, allocate=allocate, shrink=shrink)
+
+    def wipe(self, algorithm: str = "zero", *, progress: Progress = QUIET) -> None:
+        """Overwrite all data of the volume (see wipe.py); a format in it is gone then, its file keeps its size."""
+        from .wipe import check_algorithm, wipe
+
+        self.pool.host.check_change("virStorageVolWipePattern")
+        check_algorithm(algorithm)
+        with (
+            self.pool.claim("wipe", self.name, WRITE, function="virStorageVolWipePattern") as claim,
+            _Words("cannot wipe", self.path),
+            self._open("open storage volume with path", writable=True) as node,
+        ):
+            wipe(node, algorithm, claim.watch(progress))
+            node.flush()
+
+    def upload(
+        self,
+        source: BinaryIO | str | os.PathLike[str],
+        *,
+        offset: int = 0,
+        length: int = 0,
+        sparse: bool = False,
+        resize: bool = False,
+        progress: Progress = QUIET,
+    ) -> None:
+        """Write bytes into the volume's file from ``offset`` on. ``source``: a path, or a file object to read.
+
+        ``length``: how many bytes there may be, 0 for up to the volume's end; more is an error. ``sparse``: holes of
+        the source (where it is a real file) become holes. ``resize``: what goes beyond the end makes the volume longer,
+        as libvirt always does. Raises ArgumentError, HostCallError, StateError.
+        """
+        from .transfer import upload
+
+        self.pool.host.check_change("virStorageVolUpload")
+        _check_range(offset, length)
+        with (
+            self.pool.claim("upload", self.name, WRITE, function="virStorageVolUpload") as claim,
+            _Words("cannot write", self.path),
+            self._open("open stream for", writable=True) as node,
+        ):
+            upload(
+                    node, source, self.name, offset=offset, length=length, sparse=sparse, grow=resize,
+                    progress=claim.watch(progress),
+                )  # fmt: skip
+            node.flush()
+
+    def download(
+        self,
+        target: BinaryIO | str | os.PathLike[str],
+        *,
+        offset: int = 0,
+        length: int = 0,
+        sparse: bool = False,
+        progress: Progress = QUIET,
+    ) -> None:
+        """Read the bytes of the volume's file from ``offset`` on, ``length`` of them or all there are.
+
+        ``target``: a path, of which a new file is made or an old one replaced, or a file object to write to.
+        ``sparse``: holes are left out where the target can have holes.
+        """
+        from .transfer import download
+
+        _check_range(offset, length)
+        with (
+            self.pool.claim("download", self.name, READ, function="virStorageVolDownload") as claim,
+            _Words("cannot read", self.path),
+            self._open("open stream for", writable=False) as node,
+        ):
+            download(node, target, offset=offset, length=length, sparse=sparse, progress=claim.watch(progress))
+
+    # ---- helpers
+
+    def _open(self, doing: str, *, writable: bool) -> Any:
+        try:
+            return self.pool.backend.open_volume(self.pool.live, self._now(), writable=writable)
+        except HostCallError as error:
+            if error.errno is None or not str(error).startswith("Unable to open stream for"):
+                raise
+            text = (
+                f"Failed to {doing} '{self.path}'" if "storage volume" in doing else f"Unable to {doing} '{self.path}'"
+            )
+            raise HostCallError(text, error.errno, path=self.path) from error
+
+
+class _Words:
+    """A context in which the engine's errors become PoolErrors: ``doing`` says what was tried."""
+
+    __slots__ = ("doing", "path")
+
+    def __init__(self, doing: str, path: str) -> None:
+        self.doing = doing
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, HostError):
+            raise HostCallError(f"{self.doing} '{self.path}'", error_number(error), path=self.path) from error
+        if isinstance(error, CowshedError) and not isinstance(error, PoolError):
+            raise PoolError(
+                f"'{self.path}': {error.message}", path=self.path, hint=error.hint, errno=error_number(error)
+            ) from error
+
+
+def _check_range(offset: int, length: int) -> None:
+    for name, value in (("offset", offset), ("length", length)):
+        if not 0 <= value <= _LIMIT:
+            raise ArgumentError(f"{name} {value} is out of range", field=name, value=value)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+# -- making volumes ----------------------------------------------------------------------------------------------------
+
+
+def create_volume(
+    pool: Pool, xml: str | VolumeDef, *, prealloc_metadata: bool = False, progress: Progress = QUIET
+) -> Volume:
+    """Make a volume in an active pool as a document or a definition says.
+
+    Raises what parsing raises, VolumeExistsError, StateError (a bad name, a claim), ConfigError, HostCallError.
+    """
+    pool.host.check_change("virStorageVolCreateXML")
+    live = pool.live
+    backend = pool.backend
+    definition = _definition(pool, xml, cloning=False)
+    if backend.volume(live, definition.name) is not None:
+        raise VolumeExistsError(f"storage volume '{definition.name}' exists already")
+    backend.prepare_volume(live, definition)
+    beside = definition.target.path if backend.files else None
+    with pool.claim("create", definition.name, BUILD, beside=beside) as claim:
+        watched = claim.watch(progress)
+        options: Any = {"part": claim.part} if backend.files else {}
+        backend.create_volume(live, definition, prealloc_metadata=prealloc_metadata, progress=watched, **options)
+    return pool.volume(definition.name)
+
+
+def clone_volume(
+    pool: Pool,
+    xml: str | VolumeDef,
+    origin: Volume,
+    *,
+    prealloc_metadata: bool = False,
+    reflink: bool = False,
+    progress: Progress = QUIET,
+) -> Volume:
+    """Make a volume with the contents of ``origin``, of this pool or another one; it is at least as large.
+
+    ``reflink``: share the blocks with it or fail (raw only); where the file system can, raw copies do so anyway. The
+    copy has no backing file. Raises what `create_volume` raises.
+    """
+    pool.host.check_change("virStorageVolCreateXMLFrom")
+    live = pool.live
+    backend = pool.backend
+    source = origin.definition
+    definition = _definition(pool, xml, cloning=True)
+    if backend.volume(live, definition.name) is not None:
+        raise PoolError(f"storage volume name '{definition.name}' already in use.")
+    if source.type in ("dir", "netdir", "ploop"):
+        raise NoSupportError("storage pool does not support volume creation from an existing volume")
+    _at_least(definition, source)
+    backend.prepare_volume(live, definition)
+    beside = definition.target.path if backend.files else None
+    with pool.claim(
+        "clone", definition.name, BUILD, beside=beside, also=(origin.pool, origin.name, READ),
+        function="virStorageVolCreateXMLFrom",
+    ) as claim:  # fmt: skip
+        source = origin._now()  # as it is now that nobody changes it
+        _at_least(definition, source)
+        watched = claim.watch(progress)
+        options: Any = {"part": claim.part} if backend.files else {}
+        backend.clone_volume(
+            live, definition, source, prealloc_metadata=prealloc_metadata, reflink=reflink, progress=watched, **options
+        )
+    return pool.volume(definition.name)
+
+
+def _definition(pool: Pool, xml: str | VolumeDef, *, cloning: bool) -> VolumeDef:
+    """A definition of our own."""
+    if isinstance(xml, (str, bytes)):
+        from ..wire.libvirt.volume import parse_volume
+
+        definition = parse_volume(xml, pool.type, cloning)
+    else:
+        from copy import deepcopy
+
+        definition = deepcopy(xml)
+    _check_capacity(definition)
+    if not definition.has_allocation:
+        definition.allocation = definition.capacity
+    return definition
+
+
+def _at_least(definition: VolumeDef, source: VolumeDef) -> None:
+    definition.capacity = max(definition.capacity, source.capacity)
+    if not definition.has_allocation:
+        definition.allocation = definition.capacity
+
+
+def _check_capacity(definition: VolumeDef) -> None:
+    for field in ("capacity", "allocation"):
+        value = getattr(definition, field)
+        if value < 0 or value >= 1 << 64:
+            raise ArgumentError(f"{field} {value} is out of range", field=field, value=value)
