@@ -39,6 +39,7 @@ PACKAGES = {
     "/usr/lib/libvirt/libvirt_parthelper": "libvirt-daemon",
     "parted": "parted",
     "sfdisk": "fdisk",
+    "iscsi-ls": "libiscsi-bin",
     "lvm": "lvm2",
     "mkfs.ext2": "e2fsprogs",
     "mkfs.ext3": "e2fsprogs",

@@ -322,6 +322,26 @@ _ROWS = (
         open_options=_FILE_OPTIONS,
         prefixes=("host_floppy",),
     ),
+    Driver(
+        "iscsi",
+        kind="protocol",
+        open=".protocol.iscsi:open_iscsi",
+        open_options=(
+            "filename:str",
+            "transport:str",
+            "portal:str",
+            "target:str",
+            "user:str",
+            "password:str",
+            "password-secret:str",
+            "lun:num",
+            "initiator-name:str",
+            "header-digest:str",
+            "timeout:num",
+        ),
+        prefixes=("iscsi",),
+        needs_file=False,
+    ),
     # known by name, so that a reference to one is told from a spelling mistake; their code is not here yet
     *(
         Driver(name, kind="protocol", prefixes=prefixes, needs_file=False)
@@ -332,7 +352,6 @@ _ROWS = (
             ("ftp", ("ftp",)),
             ("ftps", ("ftps",)),
             ("ssh", ("ssh",)),
-            ("iscsi", ("iscsi",)),
             ("iser", ("iser",)),
             ("rbd", ("rbd",)),
             ("nfs", ("nfs",)),
