@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import pool
     from .block.facts import Bitmap, CheckResult, Measure, Snapshot
     from .block.filename import parse_image_opts
     from .block.graph import open_image as open
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         NoSpaceError,
         OpenError,
         OptionError,
+        PoolError,
         RangeError,
         ReadOnlyError,
         TrustError,
@@ -116,6 +118,7 @@ _HOMES = {
     "NoSpaceError": "errors",
     "OpenError": "errors",
     "OptionError": "errors",
+    "PoolError": "errors",
     "RangeError": "errors",
     "ReadOnlyError": "errors",
     "TrustError": "errors",
@@ -151,6 +154,7 @@ __all__ = [
     "Option",
     "OptionError",
     "OptionTable",
+    "PoolError",
     "Progress",
     "RangeError",
     "ReadOnlyError",
@@ -183,6 +187,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "pool":  # a package, not a name in one
+        __import__("cowshed.pool")
+        return globals()[name]
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'cowshed' has no attribute '{name}'")

@@ -21,7 +21,7 @@ import errno
 import os
 import time
 
-from ..errors import CancelledError, HostCallError, StateError
+from ..errors import CancelledError, CowshedError, HostCallError, StateError
 from ..progress import QUIET, Progress
 from . import locks
 
@@ -148,7 +148,7 @@ class Claim:
 
         def listener(work: Progress) -> None:
             now = time.monotonic()
-            if now - self._last >= _BEAT or work.done >= work.total:
+            if now - self._last >= _BEAT or 0 < work.total <= work.done:
                 self._last = now
                 self.check()
                 job = self.job
@@ -387,7 +387,10 @@ class Jobs:
             elif job.armed:
                 if undo is None:
                     return ""
-                undo(job.volume)
+                try:
+                    undo(job.volume)
+                except CowshedError as error:
+                    return f"{what}; the unfinished volume could not be removed: {error}"
                 what += "; the unfinished volume was removed"
             elif job.wants[0][2] == WRITE and job.kind != "delete":
                 what += "; its contents are unfinished"

@@ -157,11 +157,15 @@ class Store:
 
     def names(self) -> list[str]:
         """Of all pools, persistent or active; sorted."""
-        return sorted({*names(self.config), *names(self.state)})
+        # What is active first: a transient pool that is defined and stopped meanwhile is found as a persistent one,
+        # and no persistent one can become anything else before it is stopped.
+        active = names(self.state)
+        return sorted({*active, *names(self.config)})
 
     def load(self, name: str) -> tuple[PoolDef | None, PoolDef | None]:
         """(the persistent definition, the active one); None for what there isn't."""
-        return self.load_config(name), self.load_state(name)
+        active = self.load_state(name)  # first, as in `names`
+        return self.load_config(name), active
 
     def load_config(self, name: str) -> PoolDef | None:
         return self._load(os.path.join(self.config, name + ".xml"), name)
