@@ -12,14 +12,16 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 
 def read_adapter(element: Element) -> Element | None:
     """The element in libvirt's form; None when it says nothing. DefinitionError in libvirt's words."""
-    kind = choice(element, "type", ("default", "scsi_host", "fc_host"))
-    name = string(element, "@name")
+    kind = choice(element, "type", ("scsi_host", "fc_host"))
+    name = element.attributes.get("name")
     if kind == "fc_host":
         return _fc_host(element)
     if kind == "scsi_host":
         return _scsi_host(element, name)
-    if any(string(element, "@" + attribute) for attribute in ("wwnn", "wwpn", "parent")):
+    if any(attribute in element.attributes for attribute in ("wwnn", "wwpn", "parent")):
         raise DefinitionError("Use of 'wwnn', 'wwpn', and 'parent' attributes requires use of the adapter 'type'")
+    if element.find("parentaddr") is not None:
+        raise DefinitionError("Use of 'parentaddr' element requires use of the adapter 'type'")
     if name is None:
         return None
     return Element("adapter", {"type": "scsi_host", "name": name})
@@ -27,14 +29,14 @@ def read_adapter(element: Element) -> Element | None:
 
 def _fc_host(element: Element) -> Element:
     found = {"type": "fc_host"}
-    parent = string(element, "@parent")
+    parent = element.attributes.get("parent")
     if parent is not None:
         found["parent"] = parent
     managed = choice(element, "managed", ("yes", "no"))
     if managed is not None:
         found["managed"] = managed
     for attribute in ("parent_wwnn", "parent_wwpn", "parent_fabric_wwn", "wwnn", "wwpn"):
-        value = string(element, "@" + attribute)
+        value = element.attributes.get(attribute)
         if value is not None:
             found[attribute] = value
     if "wwnn" not in found or "wwpn" not in found:
@@ -88,7 +90,11 @@ def _pci(element: Element) -> dict[str, str]:
     values = []
     for name in ("domain", "bus", "slot", "function"):
         text = element.attributes.get(name)
-        value = 0 if text is None else number(text, 16 if text[:2] in ("0x", "0X") else 8 if text[:1] == "0" else 10)
+        value = (
+            0
+            if text is None
+            else number(text, 16 if name == "function" or text[:2] in ("0x", "0X") else 8 if text[:1] == "0" else 10)
+        )
         if value is None or value >= 1 << 32:
             raise DefinitionError(
                 f"Invalid value for attribute '{name}' in element 'address': '{text}'. "
@@ -96,13 +102,9 @@ def _pci(element: Element) -> dict[str, str]:
             )
         values.append(value)
     domain, bus, slot, function = values
-    for name, value, most in (("domain", domain, 0xFFFF), ("bus", bus, 0xFF), ("slot", slot, 0x1F)):
+    for name, value, most in (("bus", bus, 0xFF), ("slot", slot, 0x1F)):
         if value > most:
             raise DefinitionError(f"Invalid PCI address {name}='0x{value:x}', must be <= 0x{most:X}")
-    if function > 7:
-        raise DefinitionError(f"Invalid PCI address function=0x{function:x}, must be <= 7")
-    if not (domain or bus or slot):
-        raise DefinitionError("Invalid PCI address 0000:00:00, at least one of domain, bus, or slot must be > 0")
     return {
         "domain": f"0x{domain:04x}",
         "bus": f"0x{bus:02x}",

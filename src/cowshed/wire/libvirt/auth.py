@@ -23,7 +23,9 @@ def read_auth(element: Element) -> Auth:
     if secret is None:
         raise DefinitionError("Missing <secret> element in auth")
     uuid, usage = read_secret_reference(secret)
-    return Auth(kind if kind is not None and kind != "none" else "", username, string(secret, "@type"), uuid, usage)
+    return Auth(
+        kind if kind is not None and kind != "none" else "", username, secret.attributes.get("type"), uuid, usage
+    )
 
 
 def write_auth(writer: Writer, auth: Auth) -> None:

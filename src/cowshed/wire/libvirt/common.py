@@ -73,19 +73,19 @@ def scaled(text: str, unit: str | None, malformed: str) -> int:
 
 
 def read_uuid(text: str) -> str | None:
-    """A uuid in its usual form, whichever dashes it was written with; None when it is none."""
+    """A uuid in its usual form, whichever dashes and spaces stood between its bytes; None when it is none."""
+    digits = ""
     body = text.strip(_SPACE)
-    digits = body.replace("-", "").lower()
-    if len(digits) != 32 or not _HEX.issuperset(digits) or body[-1] == "-" or body[0] == "-":
+    while body and len(digits) < 32:
+        if body[0] == "-" or body[0] in _SPACE:
+            body = body[1:]
+            continue
+        if len(body) < 2 or not _HEX.issuperset(body[:2]):
+            return None
+        digits += body[:2].lower()
+        body = body[2:]
+    if body or len(digits) != 32:
         return None
-    # dashes may stand between bytes only
-    position = 0
-    for character in body:
-        if character == "-":
-            if position % 2:
-                return None
-        else:
-            position += 1
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 

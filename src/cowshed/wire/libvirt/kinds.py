@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     "logical": Kind(("device", "name"), ("name",), VOLUME_GROUPS, "lvm2", target="/dev/"),
     "disk": Kind(("device",), ("device",), DISK_LABELS, "unknown", PARTITION_TYPES, "none"),
     "iscsi": Kind(("host", "device", "initiator"), ("host",)),
-    "iscsi-direct": Kind(("host", "device", "initiator"), ("host", "device", "initiator"), network=True),
+    "iscsi-direct": Kind(("host", "device", "initiator"), ("host", "initiator"), network=True),
     "scsi": Kind(("adapter",), ("adapter",)),
     "mpath": Kind(),
     "rbd": Kind(("host", "name"), ("host", "name"), volume_formats=FILE_FORMATS, volume_default="raw", network=True),

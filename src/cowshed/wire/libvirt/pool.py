@@ -94,11 +94,12 @@ def _features(root: Element, definition: PoolDef) -> None:
     cow = features.find("cow") if features is not None else None
     if cow is None:
         return
+    state = choice(cow, "state", ("yes", "no"))
+    if state is None:
+        return
     if definition.type not in ("dir", "fs"):
         raise NoSupportError("cow feature may only be used for 'fs' and 'dir' pools")
-    state = choice(cow, "state", ("yes", "no"))
-    if state is not None:
-        definition.cow = state == "yes"
+    definition.cow = state == "yes"
 
 
 def _require(definition: PoolDef) -> None:
@@ -161,12 +162,17 @@ def _extension(root: Element, pool_type: str) -> Extra:
 
 
 def _option(element: Element, pool_type: str) -> Element:
-    names = ("name", "value") if pool_type == "rbd" else ("name",)
-    for name in names:
-        if name not in element.attributes:
-            what = "rbd config" if pool_type == "rbd" else "fs mount"
-            raise DefinitionError(f"no {what} option {name} specified")
-    return Element(element.name, {name: element.attributes[name] for name in names})
+    name = element.attributes.get("name")
+    if pool_type != "rbd":
+        if name is None:
+            raise DefinitionError("no fs mount option name specified")
+        return Element(element.name, {"name": name})
+    if not name:
+        raise DefinitionError(f"{'no' if name is None else 'empty'} rbd option name specified")
+    value = element.attributes.get("value")
+    if not value:
+        raise DefinitionError(f"{'no' if value is None else 'empty'} rbd option value specified for name '{name}'")
+    return Element(element.name, {"name": name, "value": value})
 
 
 def _renamed(element: Element, old: str, new: str) -> Element:

@@ -75,8 +75,10 @@ def read_source(element: Element, pool_type: str) -> PoolSource:
         if not source.auth.type:
             raise ConfigError("storage pool missing auth type")
     source.protocol_version = string(element, "protocol", "@ver")
-    if source.protocol_version is not None and (pool_type != "netfs" or source.format != "nfs"):
-        raise ConfigError(f"storage pool protocol ver unsupported for pool type '{source.format or pool_type}'")
+    if pool_type != "netfs":
+        source.protocol_version = None
+    elif source.protocol_version is not None and source.format not in ("auto", "nfs"):
+        raise ConfigError(f"storage pool protocol ver unsupported for pool type '{source.format}'")
     source.vendor = string(element, "vendor", "@name")
     source.product = string(element, "product", "@name")
     return source
