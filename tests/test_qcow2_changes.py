@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,12 @@ def test_a_raw_disk_itself_keeps_its_end(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(bytes(MIB))
     with open_image(str(path), fmt="raw", writable=True) as node:
-        for change in (
+        changes: list[Callable[[], None]] = [
             lambda: node.write(MIB, b"x"),
             lambda: node.write_zeroes(MIB, 512),
             lambda: node.discard(MIB, 512),
-        ):
+        ]
+        for change in changes:
             with pytest.raises(CowshedError, match="outside the disk"):
                 change()
     assert path.stat().st_size == MIB
@@ -194,7 +196,7 @@ def test_a_header_that_could_not_be_rewritten_keeps_its_length(tmp_path: Path) -
     path.write_bytes(data)
     with open_image(str(path), writable=True) as node:
         fixed = path.read_bytes()[:2048]
-        node.file.write, real = _fails, node.file.write  # type: ignore[method-assign]
+        node.file.write, real = _fails, node.file.write  # type: ignore[method-assign,assignment]
         with pytest.raises(CowshedError):
             node.change_backing("x" * 1000, "raw")
         node.file.write = real  # type: ignore[method-assign]
