@@ -3,25 +3,41 @@
 A cache and nothing else: an entry counts only for a file with the same device, inode, size, modification and change
 time, and is made only when the change time is safely in the past, because a file can change twice within one tick of
 its file system's clock. A file that is missing, damaged, or of another version is an empty index.
+
+    header   magic and version (16 bytes), number of entries, bytes of names, bytes of facts, CRC-32 of all that follows
+    rows     per entry: inode, size, mtime, ctime, device (the status that the facts belong to), when it was first seen
+    facts    per entry: number of its facts in the table of facts, 32 bits
+    names    of the entries, each ending with a NUL
+    table    JSON: the distinct facts
 """
 
 from __future__ import annotations
 
 import os
+import struct
+from array import array
 
 from .backend.probe import RAW, Facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Container
 
-VERSION = 1
+_MAGIC = b"cowshed index 1\n"
+_HEADER = struct.Struct("<16sIIII")
+_STATUS = struct.Struct("<QQqqQ")
+_ROW = struct.Struct("<QQqqQq")
+_ROW_SIZE = _ROW.size
+_STATUS_SIZE = _STATUS.size
+
 _SECOND = 1_000_000_000
 #: longest tick of a file system's clock that counts nanoseconds, with room to spare
 _TICK = 50_000_000
 #: the same for one that counts seconds, or two
 _COARSE_TICK = 2_100_000_000
-#: a bigger file isn't read: 10 000 entries take about a megabyte
+#: "first seen" of what has looked the same for long enough
+_SETTLED = -1
+#: a bigger file isn't read: 10 000 entries take half a megabyte
 _LIMIT = 256 << 20
 
 
@@ -35,99 +51,128 @@ class Index:
     def __init__(self, path: str | None, *, patient: bool = False) -> None:
         self.path = path
         self.patient = patient
-        self.entries: dict[str, list[Any]] = {}
-        self._changes = 0
-        self._loaded = False
+        self._rows = b""
+        self._numbers = array("I")
+        self._places: dict[str, int] = {}
+        self._table: list[Facts] = []
+        #: what was learned since: (row, facts)
+        self._new: dict[str, tuple[bytes, Facts]] = {}
+        self._dropped = 0
 
     def load(self) -> None:
         """Read what is there; a bad file is as good as none."""
-        if self._loaded:
-            return
-        self._loaded = True
         if self.path is None:
             return
-        from json import loads
-
         try:
             with open(self.path, "rb") as file:
-                data = loads(file.read(_LIMIT))
-        except (OSError, ValueError, RecursionError):
-            return
-        if isinstance(data, dict) and data.get("version") == VERSION and isinstance(data.get("entries"), dict):
-            self.entries = data["entries"]
+                data = file.read(_LIMIT)
+            self._parse(data)
+        except (OSError, ValueError, TypeError, RecursionError, struct.error):
+            self._rows, self._numbers, self._places, self._table = b"", array("I"), {}, []
+
+    def _parse(self, data: bytes) -> None:
+        from json import loads
+        from zlib import crc32
+
+        magic, count, names_size, facts_size, check = _HEADER.unpack_from(data)
+        rows_end = _HEADER.size + count * _ROW_SIZE
+        names_at = rows_end + count * 4
+        facts_at = names_at + names_size
+        view = memoryview(data)
+        if magic != _MAGIC or len(data) != facts_at + facts_size or crc32(view[_HEADER.size :]) != check:
+            raise ValueError
+        names = data[names_at:facts_at].decode("utf-8", "surrogateescape").split("\0")
+        table = [Facts.unpack(packed) for packed in loads(data[facts_at:])]
+        numbers = array("I")
+        numbers.frombytes(view[rows_end:names_at])
+        if names.pop() or len(names) != count or (count and max(numbers) >= len(table)):
+            raise ValueError
+        self._rows = data[_HEADER.size : rows_end]
+        self._numbers = numbers
+        self._places = dict(zip(names, range(count), strict=True))
+        self._table = table
 
     def get(self, name: str, status: os.stat_result) -> Facts | None:
         """The facts of ``name``, which has ``status`` now; None when they are not known for certain."""
-        entry = self.entries.get(name)
-        try:
-            if (
-                entry is None
-                or entry[2] != status.st_mtime_ns
-                or entry[3] != status.st_ctime_ns
-                or entry[1] != status.st_size
-                or entry[0] != status.st_ino
-                or entry[4] != status.st_dev
-            ):
-                return None
-            if self.patient and entry[6] is not True:
-                return None
-            facts = entry[5]
-            if facts == 0 and type(facts) is int:
-                return RAW
-            return Facts.unpack(facts)
-        except (TypeError, IndexError, KeyError, ValueError):
+        place = self._places.get(name)
+        if place is None or name in self._new:
             return None
+        at = place * _ROW_SIZE
+        known = self._rows[at : at + _STATUS_SIZE]
+        if known != _STATUS.pack(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev):
+            return None
+        if self.patient and _ROW.unpack_from(self._rows, at)[5] != _SETTLED:
+            return None
+        return self._table[self._numbers[place]]
 
     def put(self, name: str, status: os.stat_result, facts: Facts, now: int) -> None:
         """Remember ``facts``, read from the file with ``status`` (its status was the same after reading as before).
 
         ``now``: nanoseconds since the epoch, from before the file was read.
         """
-        entry: list[Any] = [
-            status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, facts.pack(),
-        ]  # fmt: skip
+        row = _STATUS.pack(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev)
+        seen = _SETTLED
         if self.patient:
-            old = self.entries.get(name)
             seen = now
-            if isinstance(old, list) and len(old) == 7 and old[:5] == entry[:5] and type(old[6]) is int:
-                seen = min(old[6], now)
-            entry.append(True if now - seen > _COARSE_TICK else seen)
+            place = self._places.get(name)
+            if place is not None:
+                at = place * _ROW_SIZE
+                before = _ROW.unpack_from(self._rows, at)[5]
+                if self._rows[at : at + _STATUS_SIZE] == row and 0 <= before <= now:
+                    seen = _SETTLED if now - before > _COARSE_TICK else before
         else:
             age = now - status.st_ctime_ns
             if age < _TICK or (age < _COARSE_TICK and not status.st_ctime_ns % _SECOND):
-                if self.entries.pop(name, None) is not None:
-                    self._changes += 1
-                return
-        self.entries[name] = entry
-        self._changes += 1
+                return  # what is known of it is about another status, and never matches again
+        self._new[name] = row + struct.pack("<q", seen), facts
 
-    def forget_all_but(self, names: dict[str, Any] | set[str]) -> None:
+    def keep(self, names: Container[str]) -> None:
         """Drop the entries of files that are gone."""
-        if len(self.entries) > len(names) + 16:
-            self.entries = {name: entry for name, entry in self.entries.items() if name in names}
-            self._changes += 1
+        places = {name: place for name, place in self._places.items() if name in names}
+        self._dropped += len(self._places) - len(places)
+        self._places = places
 
     def save(self) -> None:
         """Write it down where that saves more than it costs. Never raises: it is only a cache."""
-        if self.path is None or self._changes <= len(self.entries) >> 6:
+        if self.path is None or len(self._new) + (self._dropped >> 2) <= len(self._places) >> 6:
             return
-        from json import dumps
-
-        temporary = f"{self.path}.{os.getpid()}.tmp"
+        temporary = f"{self.path}.{os.getpid()}.{os.urandom(4).hex()}"
         try:
+            data = self._packed()
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                text = dumps({"version": VERSION, "entries": self.entries}, separators=(",", ":")).encode("ascii")
-                view = memoryview(text)
+                view = memoryview(data)
                 while view:
                     view = view[os.write(fd, view) :]
-            finally:
                 os.close(fd)
-            os.rename(temporary, self.path)
-            self._changes = 0
-        except OSError:
-            try:
+                os.rename(temporary, self.path)
+            except BaseException:
                 os.unlink(temporary)
-            except OSError:
-                pass
+                raise
+        except OSError:
+            pass
+
+    def _packed(self) -> bytes:
+        from json import dumps
+        from zlib import crc32
+
+        table: dict[str, int] = {}
+        numbers = array("I")
+        rows = []
+        names = []
+        texts = [dumps(facts.pack()) for facts in self._table]
+        for name, place in self._places.items():
+            if name not in self._new:
+                names.append(name)
+                rows.append(self._rows[place * _ROW_SIZE : (place + 1) * _ROW_SIZE])
+                numbers.append(table.setdefault(texts[self._numbers[place]], len(table)))
+        raw = dumps(RAW.pack())
+        for name, (row, facts) in self._new.items():
+            names.append(name)
+            rows.append(row)
+            numbers.append(table.setdefault(raw if facts is RAW else dumps(facts.pack()), len(table)))
+        joined = "".join(f"{name}\0" for name in names).encode("utf-8", "surrogateescape")
+        facts_text = ("[" + ",".join(table) + "]").encode("ascii")
+        body = b"".join((*rows, numbers.tobytes(), joined, facts_text))
+        return _HEADER.pack(_MAGIC, len(names), len(joined), len(facts_text), crc32(body)) + body

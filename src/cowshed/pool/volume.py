@@ -104,7 +104,6 @@ class Volume:
             and status.st_atime_ns == times.atime
             and (status.st_size == (first.physical or 0) or not stat.S_ISREG(status.st_mode))
             and (status.st_blocks * 512 == first.allocation or not stat.S_ISREG(status.st_mode))
-            and self.pool.active
         )
 
     def _now(self) -> VolumeDef:
