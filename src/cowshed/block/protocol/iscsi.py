@@ -30,8 +30,8 @@ _DISK, _CDROM = 0, 5
 
 
 class IscsiNode(Node):
-    """The bytes of one unit. ``on_close``, which closes the session by default, is called with the node's. Reads and writes of any offset and length: blocks
-    that are touched in part are read first."""
+    """The bytes of one unit. ``on_close``, which closes the session unless told otherwise, is called when the node
+    closes. Reads and writes of any offset and length: blocks that are touched in part are read first."""
 
     driver = "iscsi"
     #: a unit keeps its size
