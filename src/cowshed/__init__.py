@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import pool
+    from . import pool as pool
     from .block.facts import Bitmap, CheckResult, Measure, Snapshot
     from .block.filename import parse_image_opts
     from .block.graph import open_image as open
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
         NoSpaceError,
         OpenError,
         OptionError,
-        PoolError,
         RangeError,
         ReadOnlyError,
         TrustError,
@@ -118,7 +117,6 @@ _HOMES = {
     "NoSpaceError": "errors",
     "OpenError": "errors",
     "OptionError": "errors",
-    "PoolError": "errors",
     "RangeError": "errors",
     "ReadOnlyError": "errors",
     "TrustError": "errors",
@@ -154,7 +152,6 @@ __all__ = [
     "Option",
     "OptionError",
     "OptionTable",
-    "PoolError",
     "Progress",
     "RangeError",
     "ReadOnlyError",
