@@ -31,7 +31,7 @@ Secrets Snapshot
 KINDS = ["COMPRESSED", "DATA", "ENCRYPTED", "HOLE", "ZERO"]
 ERRORS = """
 CorruptError CowshedError FeatureError ForeignError FormatError HostError LockError NoSpaceError OpenError OptionError
-PoolError RangeError ReadOnlyError TrustError UnsupportedError UsageError
+RangeError ReadOnlyError TrustError UnsupportedError UsageError
 """.split()  # noqa: SIM905
 
 #: what costs start-up time and is not needed to look at an image
