@@ -1,1 +1,1 @@
-"""``virsh``: libvirt's storage and secret commands, without its daemon."""
+"""``virsh``: the storage and secret commands of libvirt's shell, on pools without a daemon."""

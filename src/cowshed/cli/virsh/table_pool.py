@@ -1,0 +1,246 @@
+"""The commands on storage pools.
+
+Each row: name, module of its handler, summary, description, options. Each option: name, kind, help; kinds are explained
+in `table`. Names, kinds and texts are virsh 9.0's, whose ``help`` people and programs read.
+"""
+
+from __future__ import annotations
+
+#: what pool-create-as and pool-define-as share
+_AS = (
+    ("name", "data!", "name of the pool"),
+    ("type", "data!", "type of the pool"),
+    ("print-xml", "bool", "print XML document, but don't define/create"),
+    ("source-host", "string", "source-host for underlying storage"),
+    ("source-path", "string", "source path for underlying storage"),
+    ("source-dev", "string", "source device for underlying storage"),
+    ("source-name", "string", "source name for underlying storage"),
+    ("target", "string", "target for underlying storage"),
+    ("source-format", "string", "format for underlying storage"),
+    ("auth-type", "string", "auth type to be used for underlying storage"),
+    ("auth-username", "string", "auth username to be used for underlying storage"),
+    ("secret-usage", "string", "auth secret usage to be used for underlying storage"),
+    ("secret-uuid", "string", "auth secret UUID to be used for underlying storage"),
+    ("adapter-name", "string", "adapter name to be used for underlying storage"),
+    ("adapter-wwnn", "string", "adapter wwnn to be used for underlying storage"),
+    ("adapter-wwpn", "string", "adapter wwpn to be used for underlying storage"),
+    ("adapter-parent", "string", "adapter parent scsi_hostN to be used for underlying vHBA storage"),
+    ("adapter-parent-wwnn", "string", "adapter parent scsi_hostN wwnn to be used for underlying vHBA storage"),
+    ("adapter-parent-wwpn", "string", "adapter parent scsi_hostN wwpn to be used for underlying vHBA storage"),
+    (
+        "adapter-parent-fabric-wwn",
+        "string",
+        "adapter parent scsi_hostN fabric_wwn to be used for underlying vHBA storage",
+    ),
+    ("source-protocol-ver", "string", "nfsvers value for NFS pool mount option"),
+    ("source-initiator", "string", "initiator iqn for underlying storage"),
+)
+
+ROWS = (
+    (
+        "find-storage-pool-sources-as",
+        "sources",
+        "find potential storage pool sources",
+        "Returns XML <sources> document.",
+        (
+            ("type", "data!", "type of storage pool sources to find"),
+            ("host", "string", "optional host to query"),
+            ("port", "string", "optional port to query"),
+            ("initiator", "string", "optional initiator IQN to use for query"),
+        ),
+    ),
+    (
+        "find-storage-pool-sources",
+        "sources",
+        "discover potential storage pool sources",
+        "Returns XML <sources> document.",
+        (
+            ("type", "data!", "type of storage pool sources to discover"),
+            ("srcSpec", "string", "optional file of source xml to query for pools"),
+        ),
+    ),
+    (
+        "pool-autostart",
+        "pool_verbs",
+        "autostart a pool",
+        "Configure a pool to be automatically started at boot.",
+        (
+            ("pool", "data!", "pool name or uuid"),
+            ("disable", "bool", "disable autostarting"),
+        ),
+    ),
+    (
+        "pool-build",
+        "pool_verbs",
+        "build a pool",
+        "Build a given pool.",
+        (
+            ("pool", "data!", "pool name or uuid"),
+            ("no-overwrite", "bool", "do not overwrite any existing data"),
+            ("overwrite", "bool", "overwrite any existing data"),
+        ),
+    ),
+    (
+        "pool-create-as",
+        "pool_define",
+        "create a pool from a set of args",
+        "Create a pool.",
+        (
+            *_AS,
+            ("build", "bool", "build the pool as normal"),
+            ("no-overwrite", "bool", "do not overwrite any existing data"),
+            ("overwrite", "bool", "overwrite any existing data"),
+        ),
+    ),
+    (
+        "pool-create",
+        "pool_define",
+        "create a pool from an XML file",
+        "Create a pool.",
+        (
+            ("file", "data!", "file containing an XML pool description"),
+            ("build", "bool", "build the pool as normal"),
+            ("no-overwrite", "bool", "do not overwrite any existing data"),
+            ("overwrite", "bool", "overwrite any existing data"),
+        ),
+    ),
+    (
+        "pool-define-as",
+        "pool_define",
+        "define a pool from a set of args",
+        "Define a pool.",
+        (*_AS,),
+    ),
+    (
+        "pool-define",
+        "pool_define",
+        "define an inactive persistent storage pool or modify an existing persistent one from an XML file",
+        "Define or modify a persistent storage pool.",
+        (
+            ("file", "data!", "file containing an XML pool description"),
+            ("validate", "bool", "validate the XML against the schema"),
+        ),
+    ),
+    (
+        "pool-delete",
+        "pool_verbs",
+        "delete a pool",
+        "Delete a given pool.",
+        (("pool", "data!", "pool name or uuid"),),
+    ),
+    (
+        "pool-destroy",
+        "pool_verbs",
+        "destroy (stop) a pool",
+        "Forcefully stop a given pool. Raw data in the pool is untouched",
+        (("pool", "data!", "pool name or uuid"),),
+    ),
+    (
+        "pool-dumpxml",
+        "pool_verbs",
+        "pool information in XML",
+        "Output the pool information as an XML dump to stdout.",
+        (
+            ("pool", "data!", "pool name or uuid"),
+            ("inactive", "bool", "show inactive defined XML"),
+            ("xpath", "string-", "xpath expression to filter the XML document"),
+            ("wrap", "bool", "wrap xpath results in an common root element"),
+        ),
+    ),
+    (
+        "pool-edit",
+        "edit",
+        "edit XML configuration for a storage pool",
+        "Edit the XML configuration for a storage pool.",
+        (("pool", "data!", "pool name or uuid"),),
+    ),
+    (
+        "pool-info",
+        "pool_show",
+        "storage pool information",
+        "Returns basic information about the storage pool.",
+        (
+            ("pool", "data!", "pool name or uuid"),
+            ("bytes", "bool", "Return pool info in bytes"),
+        ),
+    ),
+    (
+        "pool-list",
+        "pool_show",
+        "list pools",
+        "Returns list of pools.",
+        (
+            ("inactive", "bool", "list inactive pools"),
+            ("all", "bool", "list inactive & active pools"),
+            ("transient", "bool", "list transient pools"),
+            ("persistent", "bool", "list persistent pools"),
+            ("autostart", "bool", "list pools with autostart enabled"),
+            ("no-autostart", "bool", "list pools with autostart disabled"),
+            ("type", "string", "only list pool of specified type(s) (if supported)"),
+            ("details", "bool", "display extended details for pools"),
+            ("uuid", "bool", "list UUID of active pools only"),
+            ("name", "bool", "list name of active pools only"),
+        ),
+    ),
+    (
+        "pool-name",
+        "pool_verbs",
+        "convert a pool UUID to pool name",
+        "",
+        (("pool", "data!", "pool name or uuid"),),
+    ),
+    (
+        "pool-refresh",
+        "pool_verbs",
+        "refresh a pool",
+        "Refresh a given pool.",
+        (("pool", "data!", "pool name or uuid"),),
+    ),
+    (
+        "pool-start",
+        "pool_verbs",
+        "start a (previously defined) inactive pool",
+        "Start a pool.",
+        (
+            ("pool", "data!", "pool name or uuid"),
+            ("build", "bool", "build the pool as normal"),
+            ("no-overwrite", "bool", "do not overwrite any existing data"),
+            ("overwrite", "bool", "overwrite any existing data"),
+        ),
+    ),
+    (
+        "pool-undefine",
+        "pool_verbs",
+        "undefine an inactive pool",
+        "Undefine the configuration for an inactive pool.",
+        (("pool", "data!", "pool name or uuid"),),
+    ),
+    (
+        "pool-uuid",
+        "pool_verbs",
+        "convert a pool name to pool UUID",
+        "",
+        (("pool", "data!", "pool name or uuid"),),
+    ),
+    (
+        "pool-event",
+        "events",
+        "Storage Pool Events",
+        "List event types, or wait for storage pool events to occur",
+        (
+            ("pool", "string", "filter by storage pool name or uuid"),
+            ("event", "string", "which event type to wait for"),
+            ("loop", "bool", "loop until timeout or interrupt, rather than one-shot"),
+            ("timeout", "int", "timeout seconds"),
+            ("list", "bool", "list valid event types"),
+            ("timestamp", "bool", "show timestamp for each printed event"),
+        ),
+    ),
+    (
+        "pool-capabilities",
+        "sources",
+        "storage pool capabilities",
+        "Returns capabilities of storage pool support.",
+        (),
+    ),
+)
