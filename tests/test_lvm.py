@@ -634,7 +634,7 @@ def cow_store(exceptions: list[tuple[int, int]], chunk: int, chunks: dict[int, b
 
 
 def test_snapshot_contents(lvm: Lvm) -> None:
-    """A snapshot shows its store's chunks where it has any, the origin's everywhere else; over two areas of the table."""
+    """A snapshot shows its store's chunks where it has any, the origin's elsewhere; over two areas of the table."""
     _snapshots(lvm)
     chunk = 4096
     per_area = chunk // 16

@@ -216,11 +216,8 @@ def _make_interface(program: str, initiator: str) -> str:
     done = tools.run([program, "--mode", "iface", "--interface", name, "--op", "new"], ok=None)
     if done.status:
         raise PoolError(f"Failed to run command '{program}' to create new iscsi interface")
-    tools.run(
-        [program, "--mode", "iface", "--interface", name, "--op", "update"]
-        + ["--name", "iface.initiatorname", "--value", initiator],
-        ok=None,
-    )
+    update = ["--op", "update", "--name", "iface.initiatorname", "--value", initiator]
+    tools.run([program, "--mode", "iface", "--interface", name, *update], ok=None)
     if _interface(program, initiator) != name:
         raise PoolError(f"Failed to update iscsi interface with IQN '{initiator}'")
     return name
