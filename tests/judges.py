@@ -36,6 +36,7 @@ PACKAGES = {
     "libvirtd": "libvirt-daemon-system",
     "xmllint": "libxml2-utils",
     "sgdisk": "gdisk",
+    "partx": "util-linux",
     "/usr/lib/libvirt/libvirt_parthelper": "libvirt-daemon",
     "parted": "parted",
     "sfdisk": "fdisk",
