@@ -343,7 +343,10 @@ def create_volume(
         raise VolumeExistsError(f"storage volume '{definition.name}' exists already")
     backend.prepare_volume(live, definition)
     beside = definition.target.path if backend.files else None
-    with pool.claim("create", definition.name, BUILD, beside=beside) as claim:
+    below = _backing_volume(pool, definition)
+    # nobody deletes what the new volume will stand on
+    also = None if below is None else (below.pool, below.name, READ)
+    with pool.claim("create", definition.name, BUILD, beside=beside, also=also) as claim:
         watched = claim.watch(progress)
         options: Any = {"part": claim.part} if backend.files else {}
         backend.create_volume(live, definition, prealloc_metadata=prealloc_metadata, progress=watched, **options)
@@ -388,6 +391,17 @@ def clone_volume(
             live, definition, source, prealloc_metadata=prealloc_metadata, reflink=reflink, progress=watched, **options
         )
     return pool.volume(definition.name)
+
+
+def _backing_volume(pool: Pool, definition: VolumeDef) -> Volume | None:
+    """The volume of a known pool that is to be the backing file of ``definition``, which knows its own path."""
+    path = None if definition.backing is None else definition.backing.path
+    if path is None:
+        return None
+    try:
+        return pool.host.volume_by_path(os.path.join(os.path.dirname(definition.target.path or ""), path))
+    except PoolError:
+        return None
 
 
 def _definition(pool: Pool, xml: str | VolumeDef, *, cloning: bool) -> VolumeDef:
