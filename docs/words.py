@@ -163,6 +163,8 @@ DRIVERS: dict[str, str] = {
     "host_device": "a block device: size, discard and zeroing by the kernel",
     "host_cdrom": "a CD or DVD drive, read-only",
     "host_floppy": "a floppy drive",
+    "iscsi": "a unit of an iSCSI target, in user space through libiscsi (Debian package libiscsi7): "
+    "`iscsi://[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN`",
 }
 
 _DEVICE = {"size": "no more than the device has; its first sector is cleared", "preallocation": "nothing is reserved"}
@@ -242,6 +244,32 @@ OPENING: dict[str, dict[str, str]] = {
         "drop-cache": "accepted without effect",
         "x-check-cache-dropped": "accepted without effect",
     },
+    "iscsi": {
+        "filename": "the address, in place of the options below",
+        "transport": "`tcp`",
+        "portal": "`HOST[:PORT]`, port 3260 where none is given",
+        "target": "the target's name (IQN)",
+        "user": "name for CHAP",
+        "password": "its password; better `password-secret`",
+        "password-secret": "id of the secret that holds the password",
+        "lun": "number of the unit, 0 where none is given",
+        "initiator-name": "the name that we log in by",
+        "header-digest": "`none`, `none-crc32c` (the default), `crc32c-none` or `crc32c`",
+        "timeout": "seconds for one command, 30 where none are given; 0: wait for ever",
+    },
+}
+
+#: what cowshed.pool offers, in the order of the reference
+POOL_ORDER = (
+    "Host", "Pool", "PoolInfo", "Volume", "VolumeInfo", "Job", "Event", "Secrets", "Secret",
+    "PoolDef", "PoolSource", "VolumeDef", "SecretDef",
+)  # fmt: skip
+
+#: class -> what of it is for the package's own use
+POOL_HIDDEN: dict[str, tuple[str, ...]] = {
+    "Host": ("log", "index_folder", "backend", "check_access", "check_change", "note", "emit", "settle"),
+    "Pool": ("backend", "live", "bring_up", "claim"),
+    "Job": ("describe",),
 }
 
 #: kind of extent -> what it means

@@ -820,8 +820,8 @@ def test_unknown_types_are_listed_and_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a {", "a }", "}", "a = ", "a = [", "a = [1", "a = [1 2]", "a = [[1]]", "a { b = 1 b = 2 }", 'a = "x', "= 3", "[",
-        "a", "a b", "a { " * 20 + "}" * 20, "a = {", '"', "#" * 100000 + "\na",
+        "a {", "a }", "}", "a = ", "a = [", "a = [1", "a = [1 2]", "a = [[1]]", "a { b = 1 b = 2 }", 'a = "x', "= 3",
+        "[", "a", "a b", "a { " * 20 + "}" * 20, "a = {", '"', "#" * 100000 + "\na",
     ],
 )  # fmt: skip
 def test_bad_text(text: str) -> None:
