@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md out of the tables of the package: commands, formats, errors, the Python API.
+"""Writes docs/reference/*.md out of the tables of the package: commands, formats, errors, the Python APIs.
 
 python docs/generate.py            write what has changed
 python docs/generate.py --check    change nothing, fail when something is stale (the tests do this)
@@ -20,11 +20,14 @@ from typing import Any
 import words
 
 import cowshed
-from cowshed import errors
+from cowshed import errors, pool
 from cowshed.block import registry
 from cowshed.block.options import Option, OptionTable
 from cowshed.cli.qemu_img import tables
+from cowshed.cli.virsh import table as virsh_table
+from cowshed.cli.virsh.help import describe
 from cowshed.ops import access
+from cowshed.pool import volume
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py: change the tables or docs/words.py, not this file. -->"
@@ -112,6 +115,52 @@ def commands() -> list[str]:
         lines += table(("option", "value", ""), rows)
     say.finish()
     return lines
+
+
+def virsh() -> list[str]:
+    order = sorted(virsh_table.GROUPS, key=("pool", "volume", "secret", "host", "virsh").index)
+    groups = {keyword: [virsh_table.Command(row) for row in virsh_table.rows(keyword)] for keyword in order}
+    lines = [
+        "# virsh's commands",
+        "",
+        NOTE,
+        "",
+        *paragraph(
+            "`cowshed virsh COMMAND …`, or `virsh COMMAND …` through a link that `cowshed links DIR` has made; several "
+            "commands with `;` between them in one argument; without a command, a prompt. Names, options, help texts, "
+            "what is printed and the exit status (0, or 1 when the last command failed) are virsh 9.0's. Options that "
+            "it does not have are marked *cowshed's own*; the help shows them on a terminal, under cowshed's own name "
+            "only. What differs beyond that is in [differences from virsh](../differences-virsh.md)."
+        ),
+        *paragraph(
+            "`-c URI` says whose pools: `qemu:///system` (root's, the default for root), `qemu:///session` (the "
+            "caller's own, the default for everybody else), `cowshed:///?root=DIR` (those below a directory)."
+        ),
+    ]
+    for commands in groups.values():
+        links = [f"[{command.name}](#{command.name})" for command in commands]
+        lines += [*(link + " ·" for link in links[:-1]), links[-1], ""]
+    for keyword, commands in groups.items():
+        lines += [f"## {virsh_table.GROUPS[keyword]}", ""]
+        for command in commands:
+            lines += virsh_command(command)
+    return lines
+
+
+def virsh_command(command: virsh_table.Command) -> list[str]:
+    synopsis = describe(command, ours=True).split("SYNOPSIS\n")[1].split("\n")[0].strip()
+    lines = [f"### {command.name}", "", command.summary.removesuffix("."), "", "```text"]
+    lines += textwrap.wrap(synopsis, 100, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+    lines += ["```", ""]
+    rows = []
+    for option in command.options:
+        if option.kind == "alias":
+            rows.append([f"`--{option.name}`", "", f"the same as `--{option.help}`"])
+            continue
+        value = {"bool": "", "int": "number", "argv": "words"}.get(option.kind, "text")
+        said = option.help.replace("<", "\\<") + (" (must be given)" if option.required else "")
+        rows.append([f"`--{option.name}`", value, f"{said} *(cowshed's own)*" if option.ours else said])
+    return lines + (table(("option", "value", ""), rows) if rows else [])
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------
@@ -240,17 +289,30 @@ def error_tree() -> list[str]:
     names = ", ".join(f"`{name}`" for name in inspect.signature(errors.CowshedError).parameters)
     lines += paragraph(
         "What cowshed raises on purpose is a `CowshedError`. `str(error)` is one line, in the words that scripts know "
-        "from qemu-img; `error.detail` says for people what is known of file, layer, offset, field, value and limit; "
-        f"`error.hint`, where there is one, says what to do. Attributes, None where they do not apply: {names}."
+        "from qemu-img and virsh; `error.detail` says for people what is known of file, layer, offset, field, value "
+        f"and limit; `error.hint`, where there is one, says what to do. Attributes, None where they do not apply: {names}."
     )
-    rows = []
+    rows, pools = [], []
     for cls in classes:
         own = cls.errno
         number = "" if own is None else errno.errorcode[own]
         if issubclass(cls, errors.HostError) and own is None:
             number = "the system's"
-        rows.append([f"`{cls.__name__}`", f"`{cls.__bases__[0].__name__}`", number])
-    return lines + table(("error", "is a", "`errno`"), rows)
+        if not issubclass(cls, errors.PoolError):
+            rows.append([f"`{cls.__name__}`", f"`{cls.__bases__[0].__name__}`", number])
+            continue
+        if issubclass(cls, errors.HostCallError):
+            number = "the system's"
+        begins = f"`{cls.prefix.strip()}`" if cls.prefix else ""
+        pools.append([f"`{cls.__name__}`", f"`{cls.__bases__[0].__name__}`", cls.code, begins, number])
+    lines += table(("error", "is a", "`errno`"), rows)
+    lines += ["## Pools, volumes and secrets", ""]
+    lines += paragraph(
+        "What `cowshed.pool` raises is a `PoolError`: `str(error)` is libvirt's text, which begins as the table says, "
+        "and `error.code` libvirt's number (`VIR_ERR_…`), for programs that know it from there. These names are in "
+        "`cowshed.errors`."
+    )
+    return lines + table(("error", "is a", "`code`", "begins", "`errno`"), pools)
 
 
 # -- the Python API ----------------------------------------------------------------------------------------------------
@@ -303,6 +365,29 @@ def opening() -> list[str]:
     return [ast.unparse(node.target) for node in found.body if isinstance(node, ast.AnnAssign)]
 
 
+#: methods whose functions say more
+SAID_THERE = {("Pool", "create_volume"), ("Pool", "clone_volume")}
+
+
+def methods(name: str, cls: Any, *, hidden: Iterable[str] | None = None) -> Iterator[str]:
+    """The public methods and properties of a class: those with a docstring, or all but ``hidden`` ones."""
+    for node in source(cls).body:
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        if node.name in hidden if hidden is not None else not ast.get_docstring(node):
+            continue
+        marks = [ast.unparse(mark) for mark in node.decorator_list]
+        item = inspect.getattr_static(cls, node.name)
+        yield "```text"
+        if "property" in marks:
+            yield f"{name}.{node.name}{'' if node.returns is None else f': {ast.unparse(node.returns)}'}"
+        else:
+            yield from signature(f"{name}.{node.name}", node, method="staticmethod" not in marks)
+        yield from ("```", "")
+        if inspect.getdoc(item):
+            yield from prose(getattr(volume, node.name) if (name, node.name) in SAID_THERE else item)
+
+
 def api() -> list[str]:
     names = cowshed.__all__
     values = {name: getattr(cowshed, name) for name in names}
@@ -331,19 +416,7 @@ def api() -> list[str]:
         lines += [f"## cowshed.{name}", "", "```text", *signature(f"cowshed.{name}", node), "```", ""]
         lines += prose(values[name])
     for name in things:
-        cls = values[name]
-        lines += [f"## class {name}", "", *prose(cls)]
-        for node in source(cls).body:
-            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_") or not ast.get_docstring(node):
-                continue
-            marks = [ast.unparse(mark) for mark in node.decorator_list]
-            item = inspect.getattr_static(cls, node.name)
-            if "property" in marks:
-                returns = "" if node.returns is None else f": {ast.unparse(node.returns)}"
-                lines += ["```text", f"{name}.{node.name}{returns}", "```", "", *prose(item)]
-            else:
-                lines += ["```text", *signature(f"{name}.{node.name}", node, method="staticmethod" not in marks)]
-                lines += ["```", "", *prose(item)]
+        lines += [f"## class {name}", "", *prose(values[name]), *methods(name, values[name])]
     lines += ["## Kinds of extents", ""]
     kinds = [name for name in names if isinstance(values[name], int)]
     if set(kinds) != set(words.KINDS):
@@ -352,11 +425,66 @@ def api() -> list[str]:
     return lines
 
 
+def attributes(cls: Any) -> Iterator[str]:
+    """The constructor of a class that is nothing but its attributes, and those that it does not take."""
+    node = next(item for item in source(cls).body if isinstance(item, ast.FunctionDef) and item.name == "__init__")
+    given = {argument.arg for argument in node.args.args}
+    yield "```text"
+    yield from signature(cls.__name__, ast.FunctionDef(node.name, node.args, [], [], None), method=True)
+    for item in node.body:
+        if not isinstance(item, ast.Assign | ast.AnnAssign):
+            continue
+        target = item.target if isinstance(item, ast.AnnAssign) else item.targets[0]
+        if isinstance(target, ast.Attribute) and target.attr not in given:
+            assert item.value is not None
+            typed = f": {ast.unparse(item.annotation)}" if isinstance(item, ast.AnnAssign) else ""
+            yield f"    .{target.attr}{typed} = {ast.unparse(item.value)}"
+    yield from ("```", "")
+
+
+def pools() -> list[str]:
+    lines = [
+        "# The Python API of pools",
+        "",
+        NOTE,
+        "",
+        *paragraph(
+            "`from cowshed import pool`, or `cowshed.pool`. Sizes are bytes. Documents are libvirt's XML, as text or "
+            "as the objects at the end of this page. What goes wrong is raised as one of the "
+            "[errors](errors.md#pools-volumes-and-secrets). Nothing is kept in these objects but names: what they tell "
+            "is true when they are asked, whoever changed it. A `progress` is a [Progress](api.md#class-progress): its "
+            "listener hears how far the work is."
+        ),
+    ]
+    values = {name: getattr(pool, name) for name in pool.__all__}
+    documents = [name for name in values if hasattr(values[name], "_names")]
+    verbs = [name for name in words.POOL_ORDER if name not in documents]
+    if set(words.POOL_ORDER) != set(values):
+        raise SystemExit(f"docs/words.py: POOL_ORDER differs: {set(words.POOL_ORDER) ^ set(values)}")
+    lines += [" · ".join(f"[{name}](#class-{name.lower()})" for name in words.POOL_ORDER), ""]
+    for name in verbs:
+        hidden = words.POOL_HIDDEN.get(name, ())
+        unknown = [item for item in hidden if not hasattr(values[name], item)]
+        if unknown:
+            raise SystemExit(f"docs/words.py: POOL_HIDDEN: {name} has no {unknown}")
+        lines += [f"## class {name}", "", *prose(values[name])]
+        if name == "Host":
+            lines += ["```text"]
+            made = next(item for item in source(pool.Host).body if isinstance(item, ast.FunctionDef))
+            lines += [*signature("Host", ast.FunctionDef(made.name, made.args, [], [], None), method=True), "```", ""]
+        lines += methods(name, values[name], hidden=hidden)
+    for name in (name for name in words.POOL_ORDER if name in documents):
+        lines += [f"## class {name}", "", *prose(values[name]), *attributes(values[name])]
+    return lines
+
+
 PAGES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "commands.md": ("every command of qemu-img, every option", commands),
+    "virsh.md": ("every command of virsh, every option", virsh),
     "formats.md": ("formats and protocols, what they can, their options", formats),
     "errors.md": ("the errors that are raised", error_tree),
     "api.md": ("`import cowshed`: functions, classes, methods", api),
+    "pools.md": ("`cowshed.pool`: pools, volumes, secrets", pools),
 }
 
 
