@@ -290,7 +290,8 @@ def error_tree() -> list[str]:
     lines += paragraph(
         "What cowshed raises on purpose is a `CowshedError`. `str(error)` is one line, in the words that scripts know "
         "from qemu-img and virsh; `error.detail` says for people what is known of file, layer, offset, field, value "
-        f"and limit; `error.hint`, where there is one, says what to do. Attributes, None where they do not apply: {names}."
+        "and limit; `error.hint`, where there is one, says what to do. Attributes, None where they do not apply: "
+        f"{names}."
     )
     rows, pools = [], []
     for cls in classes:
