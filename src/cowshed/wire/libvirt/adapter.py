@@ -90,11 +90,8 @@ def _pci(element: Element) -> dict[str, str]:
     values = []
     for name in ("domain", "bus", "slot", "function"):
         text = element.attributes.get(name)
-        value = (
-            0
-            if text is None
-            else number(text, 16 if name == "function" or text[:2] in ("0x", "0X") else 8 if text[:1] == "0" else 10)
-        )
+        hexadecimal = name == "function" or (text or "")[:2] in ("0x", "0X")
+        value = 0 if text is None else number(text, 16 if hexadecimal else 8 if text[:1] == "0" else 10)
         if value is None or value >= 1 << 32:
             raise DefinitionError(
                 f"Invalid value for attribute '{name}' in element 'address': '{text}'. "
