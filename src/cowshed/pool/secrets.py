@@ -169,14 +169,14 @@ class Secrets:
                 from .host import new_uuid
 
                 new.uuid = new_uuid()
-            value = None
-            if old is not None and old.ephemeral != new.ephemeral:
+            if old is None:
+                self._remove(new.uuid)  # values that somebody died over
+            elif old.ephemeral != new.ephemeral:
                 value = self._read_value(old.definition)
-            if value is not None:
-                self._write_value(new, value)
+                if value is not None:
+                    self._write_value(new, value)
             self._write(self._path(new, ".xml"), format_secret(new).encode("utf-8", "surrogateescape"))
-            if old is not None and old.ephemeral != new.ephemeral:
-                self._remove(old.definition)
+            self._remove(new.uuid, self.folder if new.ephemeral else self.passing)
         self.host.log.add("secret", pool=new.usage_id or "", uuid=new.uuid, event="Defined")
         return Secret(self, new)
 
@@ -190,7 +190,7 @@ class Secrets:
         self._check_change("virSecretUndefine")
         with self._changing():
             definition = self.by_uuid(uuid).definition
-            self._remove(definition)
+            self._remove(uuid)
         self.host.log.add("secret", pool=definition.usage_id or "", uuid=uuid, event="Undefined")
 
     def _check_change(self, function: str) -> None:
@@ -202,6 +202,7 @@ class Secrets:
                 f"the secrets are managed by {whose}",
                 hint="stop it (libvirtd or virtsecretd) to change secrets without it, or change them through it",
             )
+        self.host.store.prepare()
 
     def _changing(self) -> _Changing:
         return _Changing(self)
@@ -239,14 +240,17 @@ class Secrets:
             raise MissingSecretError(f"secret '{definition.uuid}' does not have a value")
         return value
 
-    def _remove(self, definition: SecretDef) -> None:
-        # the value first: without its definition nobody would find it any more
-        for end in (".base64", ".xml"):
-            path = self._path(definition, end)
-            try:
-                remove(path)
-            except OSError as error:
-                raise call_error("cannot unlink", path, error) from error
+    def _remove(self, uuid: str, *folders: str) -> None:
+        """From ``folders``, or everywhere."""
+        for folder in folders or (self.folder, self.passing):
+            # the value first: without its definition nobody would find it any more
+            for end in (".base64", ".xml"):
+                path = os.path.join(folder, uuid + end)
+                try:
+                    if os.path.lexists(path):
+                        remove(path)
+                except OSError as error:
+                    raise call_error("cannot unlink", path, error) from error
 
 
 class _Changing:
