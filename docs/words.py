@@ -181,6 +181,7 @@ CREATION: dict[str, dict[str, str]] = {
     "host_device": _DEVICE,
     "host_cdrom": _DEVICE,
     "host_floppy": _DEVICE,
+    "iscsi": _DEVICE,
     "qcow2": {
         "size": "size of the disk",
         "compat": "version: 2 (`0.10`, `v2`) or 3 (`1.1`, `v3`; the default)",

@@ -131,6 +131,29 @@ def test_as_qemu_img_sees_it(target: Target, tmp_path: Path) -> None:
     assert judges.qemu_img("compare", "-F", "qcow2", "-f", "raw", out, path).startswith("Images are identical")
 
 
+def test_images_on_a_unit(target: Target, tmp_path: Path) -> None:
+    """create and convert onto a unit: what the real tool reads there is right."""
+    path = disk(tmp_path / "d")
+    target.unit(1, path)
+    url = target.url(1)
+    done = cowshed("create", "-f", "qcow2", url, "20M")
+    assert done.returncode == 0, done.stderr
+    with open_image(url, fmt="qcow2", writable=True) as node:
+        node.write(5 * MIB + 3, b"here")
+    assert json.loads(judges.qemu_img("info", "--output=json", url))["virtual-size"] == 20 * MIB
+    judges.qemu_img("check", "-f", "qcow2", url)
+    out = tmp_path / "out"
+    judges.qemu_img("convert", "-O", "raw", url, out)
+    assert out.read_bytes() == bytes(5 * MIB + 3) + b"here" + bytes(15 * MIB - 7)
+    raw = disk(tmp_path / "raw", 3 * MIB)
+    done = cowshed("convert", "-n", "-f", "raw", "-O", "raw", str(raw), url)
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes()[: 3 * MIB] == raw.read_bytes()
+    done = cowshed("create", "-f", "raw", url, "20M")
+    assert done.returncode == 1 and "Cannot grow" in done.stderr
+    assert path.stat().st_size == 8 * MIB
+
+
 def test_chap(target: Target, tmp_path: Path) -> None:
     """The right password opens it: in the address, as options, as a secret; a wrong one and none are refused."""
     path = disk(tmp_path / "d", MIB)

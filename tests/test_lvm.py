@@ -606,17 +606,31 @@ def test_missing_device(lvm: Lvm) -> None:
             LogicalNode(group.volumes["gone"]).read(0, 1)
 
 
-def test_raid1_leaves_out_a_stale_leg(lvm: Lvm) -> None:
-    """dm-raid's superblocks say that leg 0 fell behind: leg 1 is read."""
+@pytest.mark.parametrize(
+    "supers, leg",
+    [
+        (((9, 0, -1), (9, 0, -1), (9, 0, -1)), 0),
+        (((5, 0, -1), (9, 1, -1), (9, 1, -1)), 1),  # leg 0 fell behind
+        (((9, 3, -1), (9, 3, -1), (9, 3, -1)), 2),  # two have failed
+        (((9, 0, 4096), (9, 0, -1), (9, 0, -1)), 1),  # leg 0 is being rebuilt
+        (((9, 7, -1), (9, 7, -1), (9, 7, -1)), None),
+    ],
+)
+def test_raid1_reads_a_leg_that_is_whole(supers: Any, leg: int | None, lvm: Lvm) -> None:
+    """dm-raid's superblocks say which legs may be read."""
     _raid1(lvm)
     judged = Judged(lvm)
     with lvm.open(writable=True) as found:
         group = found.groups[0]
         lv = group.volumes["r"]
-        for leg, (events, failed) in enumerate(((5, 0), (9, 1), (9, 1))):
-            with LogicalNode(group.volumes[f"r_rmeta_{leg}"], writable=True) as node:
-                node.write(0, struct.pack("<IIIIQQ", 0x64526D44, 0, 3, leg, events, failed))
-        assert LogicalNode(lv).read(0, lv.size) == judged.content("vg", "r_rimage_1")
+        for number, (events, failed, recovered) in enumerate(supers):
+            with LogicalNode(group.volumes[f"r_rmeta_{number}"], writable=True) as node:
+                node.write(0, struct.pack("<IIIIQQq", 0x64526D44, 0, 3, number, events, failed, recovered))
+        if leg is None:
+            with pytest.raises(HostError, match="out of date"):
+                LogicalNode(lv).read(0, 1)
+        else:
+            assert LogicalNode(lv).read(0, lv.size) == judged.content("vg", f"r_rimage_{leg}")
 
 
 def cow_store(exceptions: list[tuple[int, int]], chunk: int, chunks: dict[int, bytes], *, valid: int = 1) -> bytes:

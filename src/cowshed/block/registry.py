@@ -326,6 +326,8 @@ _ROWS = (
         "iscsi",
         kind="protocol",
         open=".protocol.iscsi:open_iscsi",
+        create=".protocol.iscsi:create_on_unit",
+        options=".protocol.iscsi:CREATE",
         open_options=(
             "filename:str",
             "transport:str",

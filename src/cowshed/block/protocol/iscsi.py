@@ -12,6 +12,7 @@ import struct
 from ...errors import CowshedError, HostError, OptionError, ReadOnlyError
 from ...progress import QUIET
 from ..node import DATA, ZERO, Extent, Node, byte_view
+from ..options import Option, OptionTable
 from .libiscsi import HEADER_DIGESTS, ILLEGAL_REQUEST, TIMEOUT, ScsiError, Session, split_portal
 
 TYPE_CHECKING = False
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from ..graph import OpenContext
     from ..node import Buffer
 
+CREATE = OptionTable(
+    "iscsi",
+    (
+        Option("size", "size", "Virtual disk size"),
+        Option("preallocation", "str", "Preallocation mode (allowed values: off)", choices=("off",)),
+    ),
+)
 INITIATOR = "iqn.2008-11.org.linux-kvm"
 #: bytes that one command moves at most
 _REQUEST = 1 << 20
@@ -317,8 +325,49 @@ def open_iscsi(filename: str | None, options: dict[str, Any], context: OpenConte
     name = f"iscsi://{portal}/{target}/{lun}"
     if filename:
         name = filename if filename.startswith("iscsi:") else f"iscsi:{filename}"
+    return _unit(name, session, lun, context.writable)
+
+
+def _unit(name: str, session: Session, lun: int, writable: bool) -> IscsiNode:
     try:
-        return IscsiNode(name, session, lun, writable=context.writable)
+        return IscsiNode(name, session, lun, writable=writable)
     except BaseException:
         session.close()
         raise
+
+
+def create_on_unit(
+    path: str,
+    size: int,
+    values: dict[str, Any],
+    preallocation: str,
+    perm: int,
+    shared: int,
+    progress: Progress = QUIET,
+) -> IscsiNode:
+    """Prepare an existing unit for a new image: it must be large enough, and its first sector is cleared.
+
+    Raises OptionError, UnsupportedError, HostError.
+    """
+    if preallocation != "off":
+        message = f"Unsupported preallocation mode '{preallocation}'"
+        raise OptionError(message, field="preallocation", value=preallocation)
+    given = parse_url(path)
+    password = given.get("password")
+    session = Session(
+        given["portal"],
+        INITIATOR,
+        given["target"],
+        user=given.get("user"),
+        password=None if password is None else password.encode(),
+    )
+    name = path if path.startswith("iscsi:") else f"iscsi:{path}"
+    node = _unit(name, session, int(given["lun"]), True)
+    try:
+        node.resize(size)
+        if node.size:
+            node.write_zeroes(0, min(512, node.size))
+    except BaseException:
+        node.close()
+        raise
+    return node

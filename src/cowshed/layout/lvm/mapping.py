@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _STRIPED = ("striped", "linear", "raid0", "raid0_meta")
 _RAID_MAGIC = 0x64526D44
-#: dm-raid's superblock: magic, features, devices, position, events, failed devices as bits
-_RAID_SUPER = struct.Struct("<IIIIQQ")
+#: dm-raid's superblock: magic, features, devices, position, events, failed devices as bits, sectors recovered
+_RAID_SUPER = struct.Struct("<IIIIQQQ")
 
 
 def mapping(lv: LogicalVolume, offset: int = 0, length: int | None = None) -> Iterator[Run]:
@@ -86,6 +86,8 @@ def _stripe_runs(lv: LogicalVolume, segment: Segment, copies: int, offset: int, 
     size = segment.stripe_size
     if not size:
         raise FeatureError(f"'{lv.name}' has stripes without a size", layer="lvm2", field="stripe_size", value=0)
+    if any(word.startswith("RESHAPE") for word in (*lv.flags, *_below_flags(segment))):
+        raise FeatureError(f"The logical volume '{lv.group.name}/{lv.name}' is being reshaped", layer="lvm2")
     columns = len(segment.areas) // copies
     legs = [
         column if copies == 1 else _leg(lv, segment, range(column * copies, (column + 1) * copies))
@@ -123,6 +125,10 @@ def _area_runs(lv: LogicalVolume, segment: Segment, index: int, offset: int, len
         yield inner - base, count, run, where
 
 
+def _below_flags(segment: Segment) -> list[str]:
+    return [word for area in segment.areas if isinstance(area.volume, LogicalVolume) for word in area.volume.flags]
+
+
 def whole(lv: LogicalVolume) -> bool:
     """Can every byte be read: no device missing, or another leg for what it held?"""
     return all(_segment_whole(lv, segment) for segment in lv.segments)
@@ -139,7 +145,7 @@ def _segment_whole(lv: LogicalVolume, segment: Segment) -> bool:
 
 def _leg(lv: LogicalVolume, segment: Segment, legs: range) -> int:
     """The first leg that can be read and that RAID's own superblocks do not call failed or left behind."""
-    stale = _stale(lv, segment)
+    stale, recovered = _supers(segment)
     usable = []
     for leg in legs:
         volume = segment.areas[leg].volume
@@ -147,7 +153,8 @@ def _leg(lv: LogicalVolume, segment: Segment, legs: range) -> int:
             usable.append(leg)
     good = [leg for leg in usable if leg not in stale]
     if good:
-        return good[0]
+        # one that is still being rebuilt only where there is no other
+        return max(good, key=lambda leg: (recovered.get(leg, 0), -leg))
     if usable:
         raise HostError(
             f"The legs that are left of the logical volume '{lv.group.name}/{lv.name}' are out of date",
@@ -157,24 +164,30 @@ def _leg(lv: LogicalVolume, segment: Segment, legs: range) -> int:
     return legs[0]  # all are missing: reading it says which device
 
 
-def _stale(lv: LogicalVolume, segment: Segment) -> set[int]:
-    """Legs that must not be read, from dm-raid's superblocks (none before the volume was first active)."""
-    supers: dict[int, tuple[int, int]] = {}
+def _supers(segment: Segment) -> tuple[set[int], dict[int, int]]:
+    """From dm-raid's superblocks (there are none before the volume was first active): legs that must not be read, and
+    how much of each leg is recovered (all of it: the highest number)."""
+    supers: dict[int, tuple[int, int, int]] = {}
     for leg, area in enumerate(segment.metadata_areas):
-        if not isinstance(area.volume, LogicalVolume) or not whole(area.volume) or not area.volume.extents:
+        if not isinstance(area.volume, LogicalVolume) or not area.volume.extents or not whole(area.volume):
             continue
         _, _, pv, where = next(_runs(area.volume, 0, _RAID_SUPER.size))
         if pv is None or pv.node is None:
             continue
-        magic, _, _, _, events, failed = _RAID_SUPER.unpack(pv.node.read(where, _RAID_SUPER.size))
+        magic, _, _, _, events, failed, sectors = _RAID_SUPER.unpack(pv.node.read(where, _RAID_SUPER.size))
         if magic == _RAID_MAGIC:
-            supers[leg] = events, failed
+            supers[leg] = events, failed, sectors
+    stale = {
+        leg
+        for leg, area in enumerate(segment.areas)
+        if isinstance(area.volume, LogicalVolume) and "REBUILD" in area.volume.flags
+    }
     if not supers:
-        return set()
-    newest = max(events for events, _ in supers.values())
-    failed = 0
-    for events, bits in supers.values():
-        if events == newest:
-            failed |= bits
-    behind = {leg for leg, (events, _) in supers.items() if events < newest}
-    return behind | {leg for leg in range(len(segment.areas)) if leg < 64 and failed >> leg & 1}
+        return stale, {}
+    newest = max(events for events, _, _ in supers.values())
+    for leg, (events, failed, _) in supers.items():
+        if events < newest:
+            stale.add(leg)
+        else:
+            stale |= {number for number in range(min(64, len(segment.areas))) if failed >> number & 1}
+    return stale, {leg: sectors for leg, (_, _, sectors) in supers.items()}

@@ -19,9 +19,9 @@ class LogicalNode(Node):
     """The disk that a logical volume is: linear, striped, RAID 0 for reading and writing; mirrors, RAID 1 and 10 and
     classic snapshots for reading.
 
-    ``on_close`` is called when the node is closed (to close the physical volumes, for one). Raises UnsupportedError when it is to be written
-    and can't be (writing the origin of snapshots would change these), FeatureError for types that are not known here,
-    CorruptError for a snapshot's damaged store.
+    ``on_close`` is called when the node is closed (to close the physical volumes, for one). Raises UnsupportedError
+    when it is to be written and can't be (writing the origin of snapshots would change these), FeatureError for types
+    that are not known here, CorruptError for a snapshot's damaged store.
     """
 
     driver = "lvm2"
