@@ -258,10 +258,10 @@ POOLS = [
 def faults():
     """Two faults in each document: which one is told?"""
     docs = []
-    opts = dict(
-        name=["", "<name>a/b</name>"],
-        uuid=["<uuid>z</uuid>"],
-        src=[
+    opts = {
+        "name": ["", "<name>a/b</name>"],
+        "uuid": ["<uuid>z</uuid>"],
+        "src": [
             "",
             "<device/>",
             "<device path='/a'/><format type='x'/>",
@@ -271,13 +271,13 @@ def faults():
             "<device path='/a'/><adapter type='x'/>",
             "<device path='/a' part_separator='q'/>",
         ],
-        tgt=[
+        "tgt": [
             "",
             "<path>/t</path><permissions><mode>x</mode></permissions>",
             "<path>/t</path><permissions><owner>x</owner></permissions>",
         ],
-        extra=["<features><cow state='q'/></features>", "<refresh><volume allocation='q'/></refresh>"],
-    )
+        "extra": ["<features><cow state='q'/></features>", "<refresh><volume allocation='q'/></refresh>"],
+    }
     for a, b in itertools.combinations(opts, 2):
         for x in opts[a]:
             for y in opts[b]:

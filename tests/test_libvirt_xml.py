@@ -292,8 +292,8 @@ def test_secrets_as_a_daemon_reads_them(daemon: Libvirtd, figures: Any, tmp_path
     for text in documents.SECRETS:
         text = text.replace("<uuid></uuid>", "")
         if "<uuid" not in text:
-            text = re.sub(r"^(<secret[^>]*[^/>])>", rf"\1><uuid>{documents.U}</uuid>", text)
-            text = re.sub(r"^(<secret[^>]*)/>", rf"\1><uuid>{documents.U}</uuid></secret>", text)
+            text = re.sub("^(<secret[^/>]*)/>$", r"\1></secret>", text)
+            text = re.sub("^(<secret[^>]*>)", rf"\1<uuid>{documents.U}</uuid>", text)
         path.write_text(text)
         ours = _ours(lambda text=text: format_secret(parse_secret(text)))  # type: ignore[misc]
         defined = daemon.run(["secret-define", str(path)])

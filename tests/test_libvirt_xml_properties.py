@@ -154,7 +154,7 @@ def _same(one: Any, other: Any) -> None:
     assert one == other
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(pools())
 def test_pools_come_back(definition: PoolDef) -> None:
     text = format_pool(definition)
@@ -166,7 +166,7 @@ def test_pools_come_back(definition: PoolDef) -> None:
     _same(parse_pool(text), definition)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(volumes())
 def test_volumes_come_back(case: tuple[str, VolumeDef]) -> None:
     pool_type, definition = case
@@ -178,7 +178,7 @@ def test_volumes_come_back(case: tuple[str, VolumeDef]) -> None:
     _same(again, definition)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(secrets())
 def test_secrets_come_back(definition: SecretDef) -> None:
     text = format_secret(definition)
@@ -197,7 +197,7 @@ def _schema(name: str) -> etree.RelaxNG:
     return etree.RelaxNG(etree.parse(str(SCHEMAS / f"{name}.rng")))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_plain_definitions_are_valid(data: Any) -> None:
     draw = data.draw
