@@ -125,7 +125,7 @@ class Volume:
         return VolumeInfo(now.type, now.capacity, (now.physical or 0) if physical else now.allocation)
 
     def children(self) -> list[Volume]:
-        """The volumes of all active pools that have this one as their backing file, itself not among them."""
+        """The volumes of all active pools that have this one as their backing file, by pool and name."""
         mine = _identity(self.path)
         found = []
         for pool in self.pool.host.pools():
@@ -140,7 +140,7 @@ class Volume:
                 if below is not None and (below == self.path or (mine is not None and _identity(below) == mine)):
                     if not (pool.name == self.pool.name and volume.name == self.name):
                         found.append(Volume(pool, volume))
-        return found
+        return sorted(found, key=lambda volume: (volume.pool.name, volume.name))
 
     # ---- verbs
 
