@@ -13,7 +13,7 @@ from ...errors import CowshedError, HostError, OptionError, ReadOnlyError
 from ...progress import QUIET
 from ..node import DATA, ZERO, Extent, Node, byte_view
 from ..options import Option, OptionTable
-from .libiscsi import HEADER_DIGESTS, ILLEGAL_REQUEST, TIMEOUT, ScsiError, Session, split_portal
+from .libiscsi import HEADER_DIGESTS, ILLEGAL_REQUEST, REFUSED, TIMEOUT, ScsiError, Session, split_portal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ CREATE = OptionTable(
 INITIATOR = "iqn.2008-11.org.linux-kvm"
 #: bytes that one command moves at most
 _REQUEST = 1 << 20
-_DISK, _CDROM = 0, 5
+_DISK, _CDROM, _NONE = 0, 5, 0x1F
 
 
 class IscsiNode(Node):
@@ -52,6 +52,8 @@ class IscsiNode(Node):
         self.on_close: Callable[[], object] = session.close
         inquiry = session.inquiry(lun)
         kind = inquiry[0] & 0x1F if inquiry else 0x1F
+        if kind == _NONE:
+            session.command(lun, bytes(6))  # TEST UNIT READY: the target says why it has no such unit
         if kind not in (_DISK, _CDROM):
             raise HostError(
                 f"The iSCSI unit {lun} is not a disk (device type {kind})", path=filename, layer="iscsi",
@@ -249,10 +251,10 @@ def parse_url(name: str) -> dict[str, str]:
 
     def bad() -> OptionError:
         return OptionError(
-            "Failed to parse URL : Invalid URL. The iSCSI URL must be of the form "
-            "iscsi://[<username>[%<password>]@]<host>[:<port>]/<target-iqn>/<lun>",
+            f"Failed to parse URL : {name if name.startswith('iscsi:') else f'iscsi:{name}'}",
             field="filename",
             value=name,
+            hint="iscsi://[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN",
         )
 
     rest = name.removeprefix("iscsi:")
@@ -313,15 +315,18 @@ def open_iscsi(filename: str | None, options: dict[str, Any], context: OpenConte
     if not 0 <= lun < 1 << 16:
         raise OptionError("Invalid LUN", field="lun", value=lun)
     portal, target = str(given["portal"]), str(given["target"])
-    session = Session(
-        portal,
-        str(given.get("initiator-name", INITIATOR)),
-        target,
-        user=None if user is None else str(user),
-        password=word,
-        timeout=int(given.get("timeout", TIMEOUT)),
-        header_digest=digest,
-    )
+    try:
+        session = Session(
+            portal,
+            str(given.get("initiator-name", INITIATOR)),
+            target,
+            user=None if user is None else str(user),
+            password=word,
+            timeout=int(given.get("timeout", TIMEOUT)),
+            header_digest=digest,
+        )
+    except HostError as error:
+        raise _no_unit(error) from error
     name = f"iscsi://{portal}/{target}/{lun}"
     if filename:
         name = filename if filename.startswith("iscsi:") else f"iscsi:{filename}"
@@ -331,9 +336,17 @@ def open_iscsi(filename: str | None, options: dict[str, Any], context: OpenConte
 def _unit(name: str, session: Session, lun: int, writable: bool) -> IscsiNode:
     try:
         return IscsiNode(name, session, lun, writable=writable)
+    except ScsiError as error:
+        session.close()
+        raise _no_unit(error) from error
     except BaseException:
         session.close()
         raise
+
+
+def _no_unit(error: HostError) -> HostError:
+    text = str(error).removeprefix("Failed to login: ").removeprefix(REFUSED)
+    return HostError(f"iSCSI: Failed to connect to LUN : {text}", path=error.path, layer="iscsi", errno=error.errno)
 
 
 def create_on_unit(

@@ -36,6 +36,8 @@ _CANCELLED, _TIMED_OUT = 0x0F000000, 0x0F000002
 # SPC: sense keys
 NOT_READY, ILLEGAL_REQUEST, UNIT_ATTENTION, DATA_PROTECT = 2, 5, 6, 7
 _RETRIES = 20
+#: what begins the message of a command that a target answered with sense data
+REFUSED = "the iSCSI target refused a command: "
 #: LUNs that a target's report may name, and targets that a discovery may
 _MAX_LUNS = 1 << 14
 _MAX_TARGETS = 1 << 14
@@ -280,9 +282,7 @@ class Session:
             if facts.sense.ascq == 0x2707:
                 number = errno.ENOSPC
             text = said or f"sense key {facts.sense.key}, code {facts.sense.ascq:#06x}"
-            return ScsiError(
-                f"the iSCSI target refused a command: {text}", status, facts.sense.key, facts.sense.ascq, number
-            )
+            return ScsiError(REFUSED + text, status, facts.sense.key, facts.sense.ascq, number)
         if status == CONFLICT:
             return ScsiError("the iSCSI unit is reserved by another initiator", status, errno=errno.EBUSY)
         return ScsiError(f"the iSCSI command failed: {said or hex(status)}", status)
