@@ -173,8 +173,13 @@ def test_refusals(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     host = Host(root=str(tmp_path / "root"))
     pool = host.define(document(path, "gpt"))
-    with pytest.raises(PoolError, match="doesn't exist"):
+    with pytest.raises(ArgumentError, match=r"invalid argument: device path .* doesn't exist"):
         pool.start()
+    with pytest.raises(ProbeError, match="Failed to create filesystem probe for device"):
+        pool.build()
+    for attempt in (pool.delete, lambda: pool.build(overwrite=True)):
+        with pytest.raises(HostCallError, match=r"Failed to open storage volume with path .*: No such file"):
+            attempt()
     path.write_bytes(b"")
     with pytest.raises(ProbeError, match="is unrecognized, requires build"):
         pool.start()

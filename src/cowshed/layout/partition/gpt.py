@@ -252,9 +252,9 @@ class GptTable(Table):
             raise UsageError("attributes are 64 bits", field="attributes", value=attributes)
         self.partition(number).attributes = attributes
 
-    def set_identifier(self, guid: str | None) -> None:
+    def set_identifier(self, identifier: str | None) -> None:
         """The disk's GUID; None: a new one."""
-        self.identifier = guid_text(guid_bytes(guid)) if guid else new_guid()
+        self.identifier = guid_text(guid_bytes(identifier)) if identifier else new_guid()
 
     def grow(self) -> None:
         """Move the backup to the disk's end, and let partitions reach up to it. Raises UsageError on a shrunk disk

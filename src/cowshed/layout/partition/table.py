@@ -233,6 +233,21 @@ class Table:
     def set_type(self, number: int, type: str | int) -> None:
         raise NotImplementedError
 
+    def set_identifier(self, identifier: str | None) -> None:
+        raise NotImplementedError
+
+    def set_name(self, number: int, name: str) -> None:
+        raise self._only_gpt("names")
+
+    def set_guid(self, number: int, guid: str | None) -> None:
+        raise self._only_gpt("GUIDs of partitions")
+
+    def set_attributes(self, number: int, attributes: int) -> None:
+        raise self._only_gpt("attributes")
+
+    def _only_gpt(self, what: str) -> UsageError:
+        return UsageError(f"{what} can only be used on GUID Partition Tables", field="label", value=self.label)
+
     def set_active(self, number: int, active: bool) -> None:
         """The boot flag; with MBR only one partition has it."""
         self.partition(number).active = active

@@ -81,7 +81,7 @@ class DiskBackend(Backend):
         if not pool.source.devices:
             raise DefinitionError("missing storage pool source device name")
         if not pool.target:
-            pool.target = "/dev"
+            raise DefinitionError("missing storage pool target path")
 
     def source_key(self, pool: PoolDef) -> object:
         return "device", tuple(device.path for device in pool.source.devices)
@@ -93,8 +93,12 @@ class DiskBackend(Backend):
         """Make an empty table. Raises BuiltError where something is on the device and ``overwrite`` was not said,
         ConfigError for tables that are not made here, HostCallError while a partition is in use: all before anything
         changes."""
-        path = _existing(pool)
+        path = _device(pool)
         label = _label(pool)
+        if overwrite or os.path.exists(path):
+            _must_exist(path)
+        else:
+            raise ProbeError(f"Failed to create filesystem probe for device {path}", path=path)
         with _translated(path):
             if not overwrite:
                 found = _whole(path)
@@ -135,7 +139,8 @@ class DiskBackend(Backend):
         """Clear both ends of the disk, where tables are; what the partitions hold is not touched otherwise."""
         if zeroed:
             raise _flags("virStorageBackendDiskDeletePool")
-        path = _existing(pool)
+        path = _device(pool)
+        _must_exist(path)
         with _translated(path), _writing(path) as node:
             if kernel.may_change(path):
                 kernel.remove(path, kernel.known(path))
@@ -307,8 +312,13 @@ def _device(pool: PoolDef) -> str:
 def _existing(pool: PoolDef) -> str:
     path = _device(pool)
     if not os.path.exists(path):
-        raise PoolError(f"device path '{path}' doesn't exist", path=path)
+        raise ArgumentError(f"device path '{path}' doesn't exist", path=path)
     return path
+
+
+def _must_exist(path: str) -> None:
+    if not os.path.exists(path):
+        raise HostCallError(f"Failed to open storage volume with path '{path}'", errno.ENOENT, path=path)
 
 
 def _label(pool: PoolDef) -> str:
