@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cowshed.errors import CancelledError, HostCallError, PoolError, StateError
+from cowshed.errors import CancelledError, HostCallError, PoolError, StateError, VolumeExistsError
 from cowshed.pool import jobs as jobs_module
 from cowshed.pool.host import Host
 from cowshed.pool.jobs import BUILD, READ, WRITE, Jobs, is_part
@@ -372,6 +372,31 @@ def test_threads_exclude_each_other_too(jobs: Jobs) -> None:
     for thread in threads:
         thread.join()
     assert sorted(got) == ["claimed", "refused", "refused", "refused"]
+
+
+def test_volumes_that_have_their_name_from_the_start(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on partitions: what a dead process was making is deleted; what was there, or is whole, never."""
+    from cowshed.pool.backend.files import FilesBackend
+
+    monkeypatch.setattr(FilesBackend, "files", False)
+    (tmp_path / "images/old").write_bytes(b"precious")
+    with pytest.raises(VolumeExistsError):
+        pool.claim("create", "old", BUILD)
+    for ending in ("finish", "die"):
+        pid = os.fork()
+        if pid == 0:
+            claim = pool.claim("create", ending, BUILD)
+            (tmp_path / "images" / ending).write_bytes(b"half")
+            if ending == "finish":
+                claim.release()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    assert sorted(os.listdir(tmp_path / "images")) == ["die", "finish", "old"]
+    pool.refresh()
+    assert sorted(os.listdir(tmp_path / "images")) == ["finish", "old"]
+    assert pool.host.recovered == ["create of volume 'die' in pool 'x' was cut off; the unfinished volume was removed"]
 
 
 def test_two_pools_claimed_crosswise(pool: Pool, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from ..errors import (
     MissingVolumeError,
     PoolError,
     StateError,
+    VolumeExistsError,
 )
 from ..progress import QUIET
-from .jobs import Claim
+from .jobs import BUILD, Claim
 from .store import Lock, copied
 
 TYPE_CHECKING = False
@@ -353,10 +354,24 @@ class Pool:
                 held.append(pool._claiming())
             for pool in pools:
                 pool._sweep(pool._running(), everything=False)
-            return self.host.claims.claim(kind, wants, beside=beside)  # type: ignore[arg-type]
+            claim = self.host.claims.claim(kind, wants, beside=beside)  # type: ignore[arg-type]
+            if how == BUILD and not self.backend.files:
+                self._arm(claim, volume)
+            return claim
         finally:
             for lock in held:
                 lock.__exit__()
+
+    def _arm(self, claim: Claim, volume: str) -> None:
+        """The volume has its name from the start: should we die while it is made, it is deleted. Only now, with the
+        claim, is it certain that nobody of ours made one of that name meanwhile."""
+        try:
+            if self.backend.volume(self.live, volume) is not None:
+                raise VolumeExistsError(f"storage volume '{volume}' exists already")
+            claim.arm()
+        except BaseException:
+            claim.release()
+            raise
 
     def _claiming(self) -> Lock:
         """The pool's lock, shared, after what its last holder died at was finished."""
