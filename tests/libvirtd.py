@@ -34,6 +34,8 @@ MASKS: dict[str, tuple[str, str]] = {
         r"(?m)^((?:Capacity|Allocation|Available): +|  <(?:capacity|allocation|available) unit='bytes'>)[^<\n]*",
         r"\1N",
     ),
+    # … in the table of all pools
+    "table": (r"(?m)^( .* (?:yes|no) +(?:yes|no) +)\d[\d.]* .*$", r"\1N"),
     "allocation": (r"(?m)^(Allocation: +|  <(?:allocation|physical) unit='bytes'>)[^<\n]*", r"\1N"),
     "seconds": (r"\(Time: [0-9.]+ ms\)", "(Time: N ms)"),
 }

@@ -146,7 +146,7 @@ def test_a_real_glusterfs_pool(ranch: Ranch, tmp_path: Path) -> None:
                 assert done.code == 0, (side, line, done.text())
                 if argv[0] == "vol-list":
                     ranch.known.setdefault("lists", {}).setdefault(f"{side} {done.stdout}".replace(side, "@"), 0)
-        assert len(ranch.known["lists"]) == 2
+        assert len(ranch.known["lists"]) == 2, ranch.known["lists"]
 
 
 @pytest.mark.parametrize("fmt", ["vfat", "ext4"])

@@ -52,7 +52,7 @@ def validate(text: str, kind: str) -> None:
     schema = etree.RelaxNG(etree.parse(path))
     if not schema.validate(document):
         lines = "\n".join(entry.message for entry in schema.error_log)
-        raise SchemaError(f"Unable to validate doc against {path}\n{lines}")
+        raise SchemaError(f"Unable to validate doc against {path}\n{lines}\n")
 
 
 class Markup:

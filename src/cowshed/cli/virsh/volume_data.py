@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ...errors import CowshedError
@@ -32,7 +33,7 @@ def vol_upload(session: Session, call: Call) -> None:
                 progress=progress,
             )
         except CowshedError as error:
-            doing = "send data to" if progress.done else "upload to"
+            doing = "send data to" if progress.done or error.errno == errno.ENOSPC else "upload to"
             raise Failed(f"cannot {doing} volume {name}", error) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...errors import StateError
 from .files import FilesBackend, folder
 
 TYPE_CHECKING = False
@@ -16,3 +17,9 @@ class DirBackend(FilesBackend):
 
     def source_key(self, pool: PoolDef) -> object:
         return "dir", folder(pool)
+
+    def build(self, pool: PoolDef, *, overwrite: bool = False, no_overwrite: bool = False) -> None:
+        """As for all pools of files; StateError when asked about overwriting: there is no device to format."""
+        if overwrite or no_overwrite:
+            raise StateError(f"No source device specified when formatting pool '{pool.name}'")
+        super().build(pool)

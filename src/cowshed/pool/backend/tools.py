@@ -145,8 +145,7 @@ def run(
 def failure(argv: Sequence[str], done: Done) -> PoolError:
     """The error that says how a tool failed, in libvirt's words."""
     status = f"exit status {done.status}" if done.status >= 0 else f"fatal signal {-done.status}"
-    said = done.err.rstrip("\n")
-    return PoolError(f"Child process ({shlex.join(argv)}) unexpected {status}{': ' if said else ''}{said}")
+    return PoolError(f"Child process ({shlex.join(argv)}) unexpected {status}{': ' if done.err else ''}{done.err}")
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
