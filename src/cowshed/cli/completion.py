@@ -1,7 +1,8 @@
-"""``cowshed completion SHELL``: completion for bash, zsh and fish, out of the table of options.
+"""``cowshed completion SHELL``: completion for bash, zsh and fish, out of the tables of options.
 
 The text is for the shell to evaluate: ``source <(cowshed completion bash)``. It completes ``cowshed qemu-img …`` and
-``qemu-img …`` alike, and asks no Python when the Tab key is pressed.
+``qemu-img …`` alike, and asks no Python when the Tab key is pressed. ``virsh …`` asks virsh, for the names of pools and
+volumes are what one wants completed there; so does anything that calls ``virsh complete``, as libvirt's own script.
 """
 
 from __future__ import annotations
@@ -15,6 +16,33 @@ if TYPE_CHECKING:
     from .output import Output
 
 _USAGE = "usage: cowshed completion bash|zsh|fish"
+
+#: the options before virsh's command go along, so that the pools asked for are those of its connection
+_VIRSH = """\
+_cowshed_virsh() {  # $1: the index of the word `virsh`
+    local at=$1 i word current=${COMP_WORDS[COMP_CWORD]} options=() words=()
+    for ((i = at + 1; i <= COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if (( ${#words[@]} == 0 && i < COMP_CWORD )) && [[ $word == -* ]]; then
+            options+=("$word")
+            if [[ $word == -[cdekKl] || $word == --@(connect|debug|escape|log) ]] && (( i + 1 < COMP_CWORD )); then
+                options+=("${COMP_WORDS[++i]}")
+            fi
+        else
+            words+=("$word")
+        fi
+    done
+    if (( ${#words[@]} == 1 )) && [[ $current == -* ]]; then
+        COMPREPLY=($(compgen -W "--connect --debug --help --log --quiet --readonly --timing --version" -- "$current"))
+        return
+    fi
+    COMPREPLY=()
+    while IFS= read -r word; do
+        COMPREPLY+=("$word")
+    # of several, the first line is what they have in common
+    done < <("${COMP_WORDS[@]:0:at+1}" -q "${options[@]}" complete -- "${words[@]}" 2>/dev/null | sed '1{$!d}')
+}
+_cowshed_virsh_tool() { _cowshed_virsh 0; }"""
 
 
 def run(argv: list[str], out: Output) -> int:
@@ -132,12 +160,17 @@ def _bash() -> str:
         "    esac",
         "}",
         "_cowshed_tool() { _cowshed_qemu_img 0; }",
+        *_VIRSH.splitlines(),
         "_cowshed() {",
         "    local current=${COMP_WORDS[COMP_CWORD]}",
         "    if (( COMP_CWORD == 1 )); then",
         f'        COMPREPLY=($(compgen -W "{" ".join((*TOOLS, *COMMANDS))} --help --version" -- "$current"))',
         "    elif [[ ${COMP_WORDS[1]} == qemu-img ]]; then",
         "        _cowshed_qemu_img 1",
+        "    elif [[ ${COMP_WORDS[1]} == virsh ]]; then",
+        "        _cowshed_virsh 1",
+        "    elif [[ ${COMP_WORDS[1]} == pools ]]; then",
+        '        COMPREPLY=($(compgen -W "autostart jobs cancel unit" -- "$current"))',
         "    elif [[ ${COMP_WORDS[1]} == completion ]]; then",
         '        COMPREPLY=($(compgen -W "bash zsh fish" -- "$current"))',
         "    else",
@@ -146,7 +179,8 @@ def _bash() -> str:
         "    fi",
         "}",
         "complete -F _cowshed cowshed",
-        f"complete -F _cowshed_tool {' '.join(TOOLS)}",
+        f"complete -F _cowshed_tool {' '.join(name for name in TOOLS if name != 'virsh')}",
+        "complete -F _cowshed_virsh_tool virsh",
     ]
     return "\n".join(lines) + "\n"
 
@@ -158,6 +192,9 @@ def _fish() -> str:
     lines += [f"{top} {name} -d '{text}'" for name, (_, text) in COMMANDS.items()]
     lines.append("complete -c cowshed -n '__fish_seen_subcommand_from completion' -x -a 'bash zsh fish'")
     seen = "__fish_seen_subcommand_from"
+    ask = "virsh -q complete -- (commandline -opc)[2..] (commandline -ct)"
+    lines.append(f"complete -c virsh -x -a '({ask} | sed \"1{{\\$!d}}\")'")
+    lines.append(f"complete -c cowshed -n '{seen} pools' -x -a 'autostart jobs cancel unit'")
     inside_cowshed = f"{seen} qemu-img; and not {seen} {' '.join(tables.COMMANDS)}"
     for program, inside in (("qemu-img", "__fish_use_subcommand"), ("cowshed", inside_cowshed)):
         lines.append(f"complete -c {program} -n '{inside}' -x -a '{' '.join(tables.COMMANDS)}'")

@@ -24,6 +24,7 @@ TOOLS = {"qemu-img": "cowshed.cli.qemu_img.dispatch", "virsh": "cowshed.cli.virs
 COMMANDS = {
     "tour": ("cowshed.cli.tour", "show what cowshed does, on real files, in a few seconds"),
     "inspect": ("cowshed.cli.inspect", "what an image is and what it names, opening nothing but the file given"),
+    "pools": ("cowshed.cli.pools", "start the pools marked for it; show and cancel the work under way"),
     "links": ("cowshed.cli.links", "make launchers under the tools' own names in a directory"),
     "completion": ("cowshed.cli.completion", "completion for bash, zsh or fish"),
 }

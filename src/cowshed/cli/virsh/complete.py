@@ -116,8 +116,9 @@ def _after(session: Session, command: Command, before: list[str], last: str) -> 
     left = [option for option in command.options if option.kind != "alias" and option.name not in values]
     if last.startswith("-"):
         return [f"--{option.name}" for option in left]
-    found = _words(session, command, waiting[0], values, last) if waiting else []
-    return found or [f"--{option.name}" for option in left]
+    if waiting and (waiting[0].required or waiting[0].name in ("pool", "secret", "command", "dir")):
+        return _words(session, command, waiting[0], values, last)
+    return [f"--{option.name}" for option in left]
 
 
 def _words(session: Session, command: Command, option: Option, values: dict[str, list[str]], last: str) -> list[str]:

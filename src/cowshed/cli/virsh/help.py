@@ -62,8 +62,9 @@ def _list(keyword: str) -> str:
 
 def help_(session: Session, call: Call) -> None:
     """The command: all of them, a group, or one."""
-    name = call.text("command")
-    if name is None:
+    # an empty name is none
+    name = "".join(call.words("command")[:1])
+    if not name:
         session.write("Grouped commands:\n\n")
         for keyword, title in GROUPS.items():
             session.write(f" {title} (help keyword '{keyword}'):\n{_list(keyword)}\n")

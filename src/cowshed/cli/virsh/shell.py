@@ -19,11 +19,14 @@ def help(session: Session, call: Call) -> None:
 
 def echo(session: Session, call: Call) -> None:
     """The words, quoted for a shell or for XML where asked for; --split puts what commas part on lines of its own."""
+    call.exclusive("shell", "xml")
+    call.exclusive("shell", "split")
+    call.exclusive("xml", "split")
     parts: list[str] = []
     for at, word in enumerate(call.words("string")):
         if at:
             parts.append(" ")
-        pieces = commas(word) if call.flag("split") else [word]
+        pieces = (commas(word) if word else []) if call.flag("split") else [word]
         for piece in pieces:
             if call.flag("xml"):
                 piece = escape(piece)

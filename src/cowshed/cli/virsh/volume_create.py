@@ -78,8 +78,8 @@ def vol_create_as(session: Session, call: Call) -> None:
     pool = session.pool(call)
     name = call.need("name")
     capacity = read_size(call.need("capacity"))
-    given = call.text("allocation")
-    allocation = read_size(given) if given is not None else None
+    given = "".join(call.words("allocation"))
+    allocation = read_size(given) if given else None
     kind, backing, backing_kind = call.text("format"), call.text("backing-vol"), call.text("backing-vol-format")
     xml = Markup().open("volume")
     xml.leaf("name", name)

@@ -1,0 +1,255 @@
+"""What cowshed's virsh has of its own: connections, completion, editing, and `cowshed pools`."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+VIRSH = [sys.executable, "-m", "cowshed", "virsh"]
+
+
+class Place:
+    """A set of pools of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"cowshed:///?root={folder}"
+
+    def run(self, *words: str, prefix: list[str] | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*VIRSH, "-c", self.uri, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
+            env={**os.environ, "LC_ALL": "C.UTF-8", **environment},
+        )  # fmt: skip
+
+    def ok(self, *words: str, **environment: str) -> str:
+        done = self.run(*words, **environment)
+        assert done.returncode == 0 and not done.stderr, (words, done)
+        return done.stdout
+
+    def pools(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "cowshed", "pools", "-c", self.uri, *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.ok(f"pool-define-as p dir --target {tmp_path}/p; pool-build p; pool-start p; vol-create-as p one 1M")
+    return place
+
+
+def test_connections(place: Place) -> None:
+    for uri, text in [
+        ("bogus:///x", "no connection driver available for bogus:///x"),
+        ("qemu+ssh://host/system", "no connection driver available for qemu+ssh://host/system"),
+        ("qemu:///nowhere", "internal error: unexpected QEMU URI path '/nowhere', try qemu:///system"),
+        ("cowshed:///?root=/nonexistent", "invalid argument: '/nonexistent'"),
+        ("cowshed:///?rot=/", "invalid argument: unknown parameter 'rot'"),
+    ]:
+        done = subprocess.run([*VIRSH, "-c", uri, "pool-list"], capture_output=True, text=True)
+        lines = done.stderr.splitlines()
+        assert done.returncode == 1 and lines[0] == "error: failed to connect to the hypervisor", done
+        assert lines[1].startswith(f"error: {text}"), done
+    # the environment names a connection, which --connect goes before
+    for name in ("VIRSH_DEFAULT_CONNECT_URI", "LIBVIRT_DEFAULT_URI"):
+        done = subprocess.run(
+            [*VIRSH, "pool-list", "--name"], capture_output=True, text=True, env={**os.environ, name: place.uri}
+        )
+        assert done.stdout.split() == ["p"], (name, done)
+        assert place.ok("uri", **{name: "bogus:///"}) == f"{place.uri}\n\n"
+    assert place.run("list").stderr.startswith("error: command 'list' is not part of cowshed")
+    assert place.run("connect bogus:///; pool-list").returncode == 1
+
+
+def test_read_only(place: Place) -> None:
+    for words in (
+        ["pool-destroy", "p"], ["pool-define-as", "q", "dir", "--target", "/q"], ["vol-delete", "one", "p"],
+        ["vol-create-as", "p", "two", "1M"], ["vol-download", "one", str(place.folder / "x"), "p"],
+    ):  # fmt: skip
+        done = place.run("-r", *words)
+        assert done.returncode == 1 and "operation forbidden: read only access prevents vir" in done.stderr, done
+    assert place.ok("-r", "vol-list", "p").split()[-1] == f"{place.folder}/p/one"
+    assert not (place.folder / "x").exists()
+
+
+def test_completion(place: Place) -> None:
+    def completed(*words: str) -> list[str]:
+        done = place.run("-q", "complete", "--", *words)
+        lines = done.stdout.splitlines()
+        return lines if len(lines) == 1 else lines[1:]
+
+    assert completed("pool-na") == ["pool-name"]
+    assert completed("pool-info", "") == ["p"]
+    assert completed("vol-info", "--pool", "p", "o") == ["one"]
+    assert completed("vol-info", "one", "--b") == ["--bytes"]
+    assert completed("vol-delete", f"{place.folder}/p/") == [f"{place.folder}/p/one"]
+    assert completed("pool-start", "") == []
+    place.ok("pool-destroy", "p")
+    assert completed("pool-start", "") == ["p"]
+    assert completed("vol-list", "") == []
+    assert completed("vol-cr") == ["vol-create", "vol-create-as", "vol-create-from"]
+
+
+def test_pool_edit(place: Place, tmp_path: Path) -> None:
+    assert place.ok("pool-edit", "p", EDITOR="true") == "Pool p XML configuration not changed.\n\n"
+    assert place.ok("pool-edit", "p", EDITOR="sed -i s,/p<,/q<,") == "Pool p XML configuration edited.\n\n"
+    assert f"<path>{tmp_path}/q</path>" in place.ok("pool-dumpxml", "--inactive", "p")
+    assert f"<path>{tmp_path}/p</path>" in place.ok("pool-dumpxml", "p")
+    before = place.ok("pool-dumpxml", "--inactive", "p")
+    broken = place.run("pool-edit", "p", EDITOR="sed -i s,path,paht,")
+    assert broken.returncode == 1 and "error: XML error: " in broken.stderr
+    failed = place.run("pool-edit", "p", EDITOR="false")
+    assert failed.returncode == 1 and "unexpected exit status 1" in failed.stderr
+    assert place.ok("pool-dumpxml", "--inactive", "p") == before
+    assert not [name for name in os.listdir("/tmp") if name.startswith("virsh") and name.endswith(".xml")]
+
+
+def test_pool_edit_asks_again(place: Place, tmp_path: Path) -> None:
+    """On a terminal a document that is refused comes back to the editor."""
+    editor = tmp_path / "editor"
+    editor.write_text(f'#!/bin/sh\necho x >> {tmp_path}/runs\nsed -i "s,</path>,</path><!-- -->,;s,<name>p<,<name>/<," "$1"\n'
+                      f'[ $(wc -l < {tmp_path}/runs) -lt 3 ] || sed -i "s,<name>/<,<name>p<," "$1"\n')  # fmt: skip
+    editor.chmod(0o755)
+    text = on_terminal([*VIRSH, "-c", place.uri, "pool-edit", "p"], [(b"[y,n,f,?]: ", b"?"), (b"[y,n,f,?]: ", b"f"),
+                       (b"[y,n,f,?]: ", b"y"), (b"[y,n,f,?]: ", b"y")], {"EDITOR": str(editor)})  # fmt: skip
+    assert "y - yes, start editor again" in text and "Pool p XML configuration edited." in text, text
+    assert (tmp_path / "runs").read_text() == "x\nx\nx\n"
+
+
+def on_terminal(argv: list[str], turns: list[tuple[bytes, bytes]], environment: dict[str, str]) -> str:
+    """Run a program on a terminal: wait for each text and answer it. Returns all that it printed."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(environment)
+        os.execv(argv[0], argv)
+    seen = b""
+    waiting = 0
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if turns and (at := seen.find(turns[0][0], waiting)) >= 0:
+            waiting = at + len(turns[0][0])
+            os.write(fd, turns.pop(0)[1])
+        if not select.select([fd], [], [], 1)[0]:
+            continue
+        try:
+            data = os.read(fd, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+    os.close(fd)
+    os.waitpid(pid, 0)
+    assert not turns, (turns, seen)
+    return seen.decode(errors="replace")
+
+
+def test_shell_on_a_terminal(place: Place, tmp_path: Path) -> None:
+    """History, completion by Tab, Ctrl-C at the prompt and in a command, and the end of input."""
+    home = tmp_path / "home"
+    home.mkdir()
+    text = on_terminal(
+        [*VIRSH, "-c", place.uri],
+        [
+            (b"virsh # ", b"pool-na\t"),
+            (b"pool-name ", b"\x03"),
+            (b"virsh # ", b"vol-list \t\n"),
+            (b"one", b""),
+            (b"virsh # ", b"pool-event --event lifecycle --timeout 30\n"),
+            (b"lifecycle --timeout 30\r\n", b""),
+            (b"", b"\x03"),
+            (b"events received: 0", b""),
+            (b"virsh # ", b"echo still here\n"),
+            (b"virsh # ", b"\x04"),
+        ],
+        {"HOME": str(home), "TERM": "dumb", "XDG_CACHE_HOME": ""},
+    )
+    assert "still here" in text
+    assert "vol-list p" in (home / ".cache/libvirt/virsh/history").read_text()
+
+
+def test_events_of_other_processes(place: Place) -> None:
+    watcher = subprocess.Popen(
+        [*VIRSH, "-c", place.uri, "pool-event", "--event", "lifecycle", "--loop", "--timeout", "4", "--timestamp"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1)
+    place.ok("pool-destroy p; pool-start p")
+    out, _ = watcher.communicate(timeout=30)
+    lines = out.splitlines()
+    assert watcher.returncode == 0
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\+0000: "
+    assert re.fullmatch(f"{stamp}event 'lifecycle' for storage pool p: Stopped", lines[0]), out
+    assert re.fullmatch(f"{stamp}event 'lifecycle' for storage pool p: Started", lines[1]), out
+    assert lines[2:] == ["event loop timed out", "events received: 2", ""]
+
+
+def test_pools_autostart_jobs_and_unit(place: Place) -> None:
+    place.ok("pool-autostart p; pool-destroy p")
+    started = place.pools("autostart", "--force")
+    assert (started.returncode, started.stdout) == (0, "Pool p started\n"), started
+    assert place.pools("autostart").stdout == ""
+    place.ok("pool-destroy", "p")
+    (place.folder / "p/one").unlink()
+    (place.folder / "p").rmdir()
+    failed = place.pools("autostart", "--force")
+    assert failed.returncode == 1 and "Failed to start pool p: cannot open directory" in failed.stderr
+    assert place.pools("jobs").stdout.split()[:6] == ["Job", "Kind", "Pool", "Volume", "Done", "Process"]
+    missing = place.pools("cancel", "x")
+    assert missing.returncode == 1 and "no job 'x' is running" in missing.stderr
+    unit = place.pools("unit").stdout
+    assert re.search(r"(?m)^ExecStart=/\S+( -m cowshed)? pools -c qemu:///system autostart$", unit)
+    assert place.pools("nonsense").returncode == 1
+
+
+def test_a_job_is_seen_and_cancelled(place: Place) -> None:
+    place.ok("vol-create-as p big 3G --allocation 0")
+    job = subprocess.Popen(
+        [*VIRSH, "-c", place.uri, "vol-wipe", "big", "p", "--algorithm", "gutmann"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    id = None
+    deadline = time.monotonic() + 20
+    while id is None and time.monotonic() < deadline:
+        found = re.search(r"^ (\S+) +wipe +p +big ", place.pools("jobs").stdout, re.MULTILINE)
+        id = found[1] if found else None
+    assert id is not None, job.communicate()
+    busy = place.run("vol-delete", "big", "p")
+    assert "volume 'big' is still in use." in busy.stderr
+    assert place.pools("cancel", id).returncode == 0
+    out, err = job.communicate(timeout=30)
+    assert job.returncode == 1 and "error: Failed to wipe vol big\n" in err, (out, err)
+    place.ok("vol-delete", "big", "p")
+
+
+def test_options_of_our_own(place: Place) -> None:
+    place.ok("vol-create-as p top 1M --format qcow2 --backing-vol one --backing-vol-format raw")
+    refused = place.run("vol-delete", "one", "p")
+    assert refused.returncode == 1 and "'top' of pool 'p'" in refused.stderr
+    place.ok("vol-delete", "one", "p", "--force")
+    source = place.folder / "source"
+    source.write_bytes(b"x" * 2_000_000)
+    place.ok("vol-create-as p small 1M")
+    longer = place.run("vol-upload", "small", str(source), "p")
+    assert longer.returncode == 1 and longer.stderr.startswith("error: cannot ")
+    place.ok("vol-upload", "small", str(source), "p", "--resize")
+    assert (place.folder / "p/small").read_bytes()[:2_000_000] == source.read_bytes()
+
+
+def test_tables_and_terminals_of_few_characters(place: Place) -> None:
+    place.ok("vol-create-as", "p", "é漢字", "1M")
+    assert " é漢字   " in place.ok("vol-list", "p")
+    plain = place.ok("vol-list", "p", LC_ALL="C")
+    assert r" \xc3\xa9\xe6\xbc\xa2\xe5\xad\x97   " in plain
