@@ -410,7 +410,8 @@ def test_two_pools_claimed_crosswise(pool: Pool, tmp_path: Path) -> None:
     def work(first: Pool, second: Pool) -> None:
         try:
             for number in range(60):
-                first.claim("clone", f"{first.name}{number}", BUILD, also=(second, "origin", READ)).release()
+                mine = f"{threading.get_ident()}-{number}"
+                first.claim("clone", mine, BUILD, also=(second, "origin", READ)).release()
                 second.refresh()
         except BaseException as error:
             failed.append(error)

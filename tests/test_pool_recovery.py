@@ -201,3 +201,18 @@ def test_full_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "etc/libvirt/storage/x.xml").read_bytes() == kept
     assert [(pool.name, pool.active) for pool in Host(str(tmp_path)).pools()] == [("x", False)]
     assert not list(tmp_path.rglob(".cowshed*"))
+
+
+def test_a_full_disk_hides_no_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart something is to be written down; whoever only looks is not bothered when that fails."""
+    import errno
+
+    prepare(tmp_path, "active")
+    monkeypatch.setattr("cowshed.pool.store.boot", lambda: "another")
+
+    def full(fd: int, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "write", full)
+    host = Host(str(tmp_path))
+    assert [(pool.name, pool.state) for pool in host.pools()] == [("x", "running")] and host.pool("x").uuid == UUID

@@ -93,6 +93,20 @@ def test_what_does_not_fit_is_skipped_and_told(tmp_path: Path) -> None:
     assert any(line.endswith(mismatch) for line in host.warnings)
 
 
+def test_a_file_without_a_uuid(tmp_path: Path) -> None:
+    """Somebody wrote it by hand."""
+    folder = tmp_path / "etc/libvirt/storage"
+    folder.mkdir(parents=True)
+    (folder / "x.xml").write_text(f"<pool type='dir'><name>x</name><target><path>{tmp_path}/x</path></target></pool>")
+    pool = Host(str(tmp_path)).pool("x")
+    assert pool.uuid and Host(str(tmp_path)).pool_by_uuid(pool.uuid) == pool
+    pool.start(build=True)
+    assert pool.active and f"<uuid>{pool.uuid}</uuid>" in pool.xml() and pool.xml(True) == pool.xml()
+    pool.destroy()
+    Host(str(tmp_path)).define((folder / "x.xml").read_text())
+    assert pool.persistent
+
+
 def test_what_libvirt_does_not_know_is_kept(tmp_path: Path) -> None:
     host = Host(str(tmp_path))
     pool = host.define(POOL.replace("DIR", f"{tmp_path}/images").replace("</source>", "</source><mine a='1'>x</mine>"))

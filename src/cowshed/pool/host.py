@@ -119,7 +119,7 @@ class Host:
         """All of them, by name. Files that can't be read as a pool are left out, and told in ``warnings``."""
         from .pool import Pool
 
-        self.settle()
+        self._try_to_settle()
         found = []
         for name in self.store.names():
             definition = self.store.load_state(name) or self.store.load_config(name)
@@ -131,7 +131,7 @@ class Host:
         """Raises MissingPoolError."""
         from .pool import Pool
 
-        self.settle()
+        self._try_to_settle()
         definition = None
         if name and "/" not in name and "\0" not in name:
             definition = self.store.load_state(name) or self.store.load_config(name)
@@ -390,17 +390,28 @@ class Host:
     def emit(self, pool: Pool, event: str) -> None:
         self.log.add("lifecycle", pool=pool.name, uuid=pool.uuid, event=event)
 
+    def _try_to_settle(self) -> None:
+        """For those who only look: what can't be written down now is for the next to find."""
+        if not self._settled:
+            try:
+                self.settle()
+            except (PoolError, OSError):
+                pass
+
     def settle(self) -> None:
         """Look once whether what is said to be active still is, when the machine was restarted since (and the state,
         unlike /run, was not), or another program left it."""
         if self._settled:
             return
-        self._settled = True
         store = self.store
-        if self.readonly or not os.path.isdir(store.state) or store.same_boot() or store.owner() is not None:
+        if self.readonly or not os.path.isdir(store.state) or store.owner() is not None:
+            return
+        if store.same_boot():
+            self._settled = True
             return
         if not os.access(store.state, os.W_OK):
             return
+        self._settled = True
         from .store import names, read, remove
 
         with store.definitions_lock():

@@ -187,6 +187,11 @@ class Store:
         if pool.name != name:
             self.warn(path, f"Storage pool config filename '{path}' does not match pool name '{pool.name}'")
             return None
+        if pool.uuid is None:  # written by hand: one that stays the same, and is kept from the next definition on
+            from hashlib import blake2b
+
+            digits = blake2b(os.fsencode(name), digest_size=16).hexdigest()
+            pool.uuid = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
         return pool
 
     def warn(self, path: str, why: str) -> None:
