@@ -364,3 +364,22 @@ def test_cut_while_relabelling(tmp_path: Path, old: object, label: str) -> None:
         table = create_table(label, node)
         for found in after_cuts(path, node, table.write):
             assert found in (before, [])
+
+
+def test_relabelling_leaves_nothing(tmp_path: Path) -> None:
+    """Of the table that was there before no header is found again."""
+    path = tmp_path / "disk"
+    with disk(path, 40 * MIB) as node:
+        gpt(node)
+        create_table("dos", node).write(node)
+        assert node.read(512, 8) == node.read(node.size - 512, 8) == bytes(8)
+        assert sfdisk(path)["label"] == "dos" and read_table(node).label == "dos"
+        gpt(node)
+        table = create_table("gpt", node, sector_size=4096)
+        table.write(node)
+        assert read_table(node).sector_size == 4096 and read_table(node).problems == []
+        table.write(node)
+        assert read_table(node).sector_size == 4096
+        create_table("gpt", node).write(node)
+        assert read_table(node).sector_size == 512
+    assert "No problems found" in judges.run("sgdisk", "-v", path).stdout

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXTENDED", "LOGICAL", "PRIMARY", "Partition", "Space", "Table", "create_table", "read_table", "sector_size_of",
-    "wipe_labels",
 ]  # fmt: skip
 
 
@@ -78,34 +77,29 @@ def create_table(
     identifier: str | None = None,
 ) -> Table:
     """An empty table of the kind ``label`` ("gpt"; "dos", "msdos" or "mbr") for ``node``, which only `Table.write`
-    changes. Boot code stays. Raises UsageError.
+    changes. Boot code stays; the headers of a GPT that was there go. Raises UsageError.
 
     ``entries``: of a GPT. ``identifier``: the disk's GUID or eight-digit signature, random when None.
     """
     sector = sector_size if sector_size is not None else sector_size_of(node)
+    if sector < 512 or sector & (sector - 1) or sector > 1 << 16 or node.size < sector:
+        raise UsageError(f"sectors of {sector} bytes are not possible here", field="sector_size", value=sector)
+    sector0 = node.read(0, sector)
+    if sector0[512:520] == b"EFI PART":
+        # the header of a table for smaller sectors
+        sector0 = sector0[:512] + bytes(8) + sector0[520:]
     if label == "gpt":
         from .gpt import GptTable
 
         table = GptTable.create(node.size, sector, entries=entries, geometry=geometry, guid=identifier)
-        table.sector0 = table.protective_mbr(node.read(0, sector))
+        table.sector0 = table.protective_mbr(sector0)
+        table.fresh = True
         return table
     if label in ("dos", "msdos", "mbr"):
         from .mbr import MbrTable
 
         made = MbrTable.create(node.size, sector, geometry=geometry, identifier=identifier)
-        made.sector0 = node.read(0, sector)
+        made.sector0 = sector0
+        made.fresh = True
         return made
     raise UsageError(f"partition tables of the kind '{label}' can't be made", field="label", value=label)
-
-
-def wipe_labels(node: Node, *, keep: Table | None = None) -> None:
-    """Zero the headers of GPTs at both ends of the disk that do not belong to ``keep``, durably."""
-    sizes = (512, 4096)
-    for size in sizes:
-        total = node.size // size
-        if total < 3 or (keep is not None and keep.label == "gpt" and keep.sector_size == size):
-            continue
-        for lba in (1, total - 1):
-            if node.read(lba * size, 8) == b"EFI PART":
-                node.write(lba * size, bytes(8))
-    node.flush()

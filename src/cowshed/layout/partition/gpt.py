@@ -324,6 +324,7 @@ class GptTable(Table):
         if self.stale is not None:
             self._forget(node, self.stale)
             self.stale = None
+        self.forget_others(node)
         self.problems = []
 
     def _forget(self, node: Node, lba: int) -> None:

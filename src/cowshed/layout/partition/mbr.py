@@ -321,6 +321,7 @@ class MbrTable(Table):
         node.flush()
         self.sector0 = first
         self._linked = {link.sector for link in self._links}
+        self.forget_others(node)
         self.problems = []
 
 

@@ -124,6 +124,8 @@ class Table:
         self.identifier = ""
         self.partitions: list[Partition] = []
         self.problems: list[str] = []
+        #: not written yet: what the disk held before is still to be taken away
+        self.fresh = False
 
     def __repr__(self) -> str:
         return f"<{self.label} table of {len(self.partitions)} partitions>"
@@ -260,6 +262,23 @@ class Table:
     def write(self, node: Node) -> None:
         """Write the table, durably. Raises ReadOnlyError, HostError."""
         raise NotImplementedError
+
+    def forget_others(self, node: Node) -> None:
+        """Take the headers of a GPT away that was there before a fresh table, once that is durable."""
+        if not self.fresh:
+            return
+        self.fresh = False
+        changed = False
+        for size in (512, 4096):
+            total = node.size // size
+            if total < 3 or (self.label == "gpt" and self.sector_size == size):
+                continue
+            for lba in (1, total - 1):
+                if node.read(lba * size, 8) == b"EFI PART":
+                    node.write(lba * size, bytes(8))
+                    changed = True
+        if changed:
+            node.flush()
 
     # ---- checks
 

@@ -105,8 +105,9 @@ def _agrees(node: Node, part: Partition, sector: int) -> bool:
 
 
 def may_change(path: str) -> bool:
-    """Has this process the right to tell the kernel about partitions of ``path``?"""
-    return os.geteuid() == 0 and is_block(path)
+    """Can this process tell the kernel about partitions of ``path``? Device-mapper's devices have none of their own."""
+    mapped = os.path.basename(os.path.realpath(path)).startswith("dm-")
+    return os.geteuid() == 0 and is_block(path) and not mapped
 
 
 def remove(path: str, numbers: Iterable[int]) -> None:
