@@ -75,6 +75,9 @@ def _download(node: Node, file: BinaryIO, offset: int, count: int, sparse: bool,
             end = file.tell()
             if file.seek(0, os.SEEK_END) < end:
                 file.truncate(end)
+            if file.seek(0, os.SEEK_END) < end:  # io.BytesIO only ever makes itself shorter
+                file.seek(end - 1)
+                _write(file, _ZEROES[:1])
             file.seek(end)
     except OSError as error:
         raise HostCallError("cannot write to stream", _number(error)) from error
@@ -123,7 +126,7 @@ def upload(
         total = max(0, os.fstat(fd).st_size - begin)
         if length and total > length:
             raise _too_long()
-        if total > room:
+        if total and total > room:
             if not grow:
                 raise _no_room(node, name, offset, total)
             node.resize(offset + total)
@@ -212,8 +215,6 @@ class _Bound:
 
 
 def _from_stream(node: Node, source: BinaryIO, bound: _Bound, progress: Progress) -> None:
-    if bound.offset > node.size and not bound.grow:
-        raise _no_room(node, bound.name, bound.offset, None)
     progress.start(bound.length)
     while True:
         data = source.read(STEP)

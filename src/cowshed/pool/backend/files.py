@@ -463,7 +463,7 @@ def _facts(path: str, name: str, status: os.stat_result, index: Index | None) ->
         if after.st_ctime_ns == status.st_ctime_ns and after.st_size == status.st_size:
             if index is not None:
                 index.put(name, status, facts, now)
-            return status, facts
+            return after, facts  # with the time of our own reading
         status = after
     return status, facts or RAW  # it is being written
 

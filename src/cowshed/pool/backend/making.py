@@ -492,6 +492,7 @@ def open_bytes(volume: VolumeDef, writable: bool) -> Node:
     except (OSError, ValueError) as error:
         raise HostCallError(f"Unable to open stream for '{path}'", number(error), path=path) from error
     try:
-        return open_image(path, fmt="raw", writable=writable, resize=writable)
+        # the file itself: a raw disk would end with a whole sector
+        return open_image(path, fmt="file", writable=writable, resize=writable)
     except CowshedError as error:
         raise told(error, path, path) from error

@@ -92,7 +92,7 @@ _FIELDS = (
 _TEXT = (str, type(None))
 _NUMBER = (int, type(None))
 _KINDS: tuple[tuple[type, ...], ...] = (
-    (str,), _NUMBER, _TEXT, _TEXT, _TEXT, (list,), _NUMBER, _TEXT, (int,),
+    (str,), _NUMBER, _TEXT, _TEXT, _TEXT, (list, tuple), _NUMBER, _TEXT, (int,),
 )  # fmt: skip
 
 RAW = Facts()
