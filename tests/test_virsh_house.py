@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -23,7 +24,7 @@ class Place:
         self.folder = folder
         self.uri = f"cowshed:///?root={folder}"
 
-    def run(self, *words: str, prefix: list[str] | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*VIRSH, "-c", self.uri, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60,
             env={**os.environ, "LC_ALL": "C.UTF-8", **environment},
@@ -35,12 +36,8 @@ class Place:
         return done.stdout
 
     def pools(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "cowshed", "pools", "-c", self.uri, *words],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        argv = [sys.executable, "-m", "cowshed", "pools", "-c", self.uri, *words]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -102,25 +99,32 @@ def test_completion(place: Place) -> None:
     assert completed("vol-cr") == ["vol-create", "vol-create-as", "vol-create-from"]
 
 
-def test_pool_edit(place: Place, tmp_path: Path) -> None:
+def test_pool_edit(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     assert place.ok("pool-edit", "p", EDITOR="true") == "Pool p XML configuration not changed.\n\n"
-    assert place.ok("pool-edit", "p", EDITOR="sed -i s,/p<,/q<,") == "Pool p XML configuration edited.\n\n"
+    assert place.ok("pool-edit", "p", EDITOR="sed -i 's,/p<,/q<,'") == "Pool p XML configuration edited.\n\n"
     assert f"<path>{tmp_path}/q</path>" in place.ok("pool-dumpxml", "--inactive", "p")
     assert f"<path>{tmp_path}/p</path>" in place.ok("pool-dumpxml", "p")
     before = place.ok("pool-dumpxml", "--inactive", "p")
-    broken = place.run("pool-edit", "p", EDITOR="sed -i s,path,paht,")
+    broken = place.run("pool-edit", "p", EDITOR="sed -i s,path,paht,g")
     assert broken.returncode == 1 and "error: XML error: " in broken.stderr
     failed = place.run("pool-edit", "p", EDITOR="false")
     assert failed.returncode == 1 and "unexpected exit status 1" in failed.stderr
     assert place.ok("pool-dumpxml", "--inactive", "p") == before
-    assert not [name for name in os.listdir("/tmp") if name.startswith("virsh") and name.endswith(".xml")]
+    assert not os.listdir(tmp_path / "scratch")
 
 
 def test_pool_edit_asks_again(place: Place, tmp_path: Path) -> None:
     """On a terminal a document that is refused comes back to the editor."""
     editor = tmp_path / "editor"
-    editor.write_text(f'#!/bin/sh\necho x >> {tmp_path}/runs\nsed -i "s,</path>,</path><!-- -->,;s,<name>p<,<name>/<," "$1"\n'
-                      f'[ $(wc -l < {tmp_path}/runs) -lt 3 ] || sed -i "s,<name>/<,<name>p<," "$1"\n')  # fmt: skip
+    script = [
+        "#!/bin/sh",
+        f"echo x >> {tmp_path}/runs",
+        'sed -i "s,</path>,</path><!-- -->,;s,<name>p<,<name>/<," "$1"',
+        f'[ $(wc -l < {tmp_path}/runs) -lt 3 ] || sed -i "s,<name>/<,<name>p<," "$1"',
+    ]
+    editor.write_text("\n".join(script) + "\n")
     editor.chmod(0o755)
     text = on_terminal([*VIRSH, "-c", place.uri, "pool-edit", "p"], [(b"[y,n,f,?]: ", b"?"), (b"[y,n,f,?]: ", b"f"),
                        (b"[y,n,f,?]: ", b"y"), (b"[y,n,f,?]: ", b"y")], {"EDITOR": str(editor)})  # fmt: skip
@@ -215,22 +219,33 @@ def test_pools_autostart_jobs_and_unit(place: Place) -> None:
 
 
 def test_a_job_is_seen_and_cancelled(place: Place) -> None:
-    place.ok("vol-create-as p big 3G --allocation 0")
+    place.ok("vol-create-as p big 64M")
+    pipe = place.folder / "pipe"
+    os.mkfifo(pipe)
     job = subprocess.Popen(
-        [*VIRSH, "-c", place.uri, "vol-wipe", "big", "p", "--algorithm", "gutmann"],
+        [*VIRSH, "-c", place.uri, "vol-upload", "big", str(pipe), "p"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     id = None
-    deadline = time.monotonic() + 20
-    while id is None and time.monotonic() < deadline:
-        found = re.search(r"^ (\S+) +wipe +p +big ", place.pools("jobs").stdout, re.MULTILINE)
-        id = found[1] if found else None
-    assert id is not None, job.communicate()
-    busy = place.run("vol-delete", "big", "p")
-    assert "volume 'big' is still in use." in busy.stderr
-    assert place.pools("cancel", id).returncode == 0
+    with open(pipe, "wb", buffering=0) as source:
+        source.write(b"x" * 4096)
+        deadline = time.monotonic() + 20
+        while id is None and time.monotonic() < deadline:
+            found = re.search(r"(?m)^ (\S+) +upload +p +big +\d+% +(\d+)$", place.pools("jobs").stdout)
+            id = found[1] if found and int(found[2]) == job.pid else None
+        assert id is not None
+        busy = place.run("vol-delete", "big", "p")
+        assert busy.returncode == 1 and "volume 'big' is still in use." in busy.stderr
+        assert "has asynchronous jobs running" in place.run("pool-destroy", "p").stderr
+        # a refresh waits for nobody
+        place.ok("pool-refresh", "p")
+        assert place.pools("cancel", id).returncode == 0
+        with contextlib.suppress(BrokenPipeError):
+            for _ in range(12):
+                source.write(b"y" * (4 << 20))
+                time.sleep(0.1)
     out, err = job.communicate(timeout=30)
-    assert job.returncode == 1 and "error: Failed to wipe vol big\n" in err, (out, err)
+    assert job.returncode == 1 and re.match("error: cannot (upload|send data) to volume big\nerror: ", err), (out, err)
     place.ok("vol-delete", "big", "p")
 
 
