@@ -947,6 +947,26 @@ def test_group_by_name(tmp_path: Path) -> None:
         found.group("vg")
 
 
+class Broken(FileNode):
+    """A device whose first sectors can't be read."""
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        raise HostError("Input/output error", errno=5)
+
+
+def test_unreadable_device(lvm: Lvm) -> None:
+    """A device that can't be read does not hide the others, where nobody named it."""
+    _linear(lvm)
+    nodes = {str(path): (Broken if number == 3 else FileNode)(str(path)) for number, path in enumerate(lvm.files)}
+    with pytest.raises(HostError):
+        scan(nodes)
+    found = scan(nodes, strict=False)
+    assert found.groups[0].name == "vg" and len(found.groups[0].missing) == 1
+    assert any("Input/output error" in warning for warning in found.warnings)
+    for node in nodes.values():
+        node.close()
+
+
 def test_no_label(tmp_path: Path) -> None:
     for size in (0, 100, 512, 5000):
         path = tmp_path / f"f{size}"

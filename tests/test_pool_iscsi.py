@@ -91,7 +91,7 @@ def test_units(host: Host, target: Target, tmp_path: Path) -> None:
     for doing, text in (
         (lambda: pool.create_volume("<volume><name>x</name><capacity>1</capacity></volume>"), "volume creation"),
         (lambda: volume.resize(9 * MIB), "changing of volume capacity"),
-        (lambda: volume.delete(), "deletion"),
+        (lambda: volume.delete(), "does not support vol deletion"),
         (lambda: pool.volume("unit:0:0:99"), "unit:0:0:99"),
         (lambda: pool.volume("other"), "other"),
         (lambda: pool.volume("unit:0:0:0").download(tmp_path / "x"), "not a disk"),

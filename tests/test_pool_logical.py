@@ -281,7 +281,7 @@ def test_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(PoolError) as caught:
         tools.run(["/bin/sh", "-c", "echo no >&2; exit 3"])
     text = "internal error: Child process (/bin/sh -c 'echo no >&2; exit 3') unexpected exit status 3: no"
-    assert str(caught.value) == text
+    assert str(caught.value).rstrip("\n") == text
     with pytest.raises(PoolError, match=r"unexpected fatal signal 9$"):
         tools.run(["/bin/sh", "-c", "kill -9 $$"])
     with pytest.raises(PoolError, match=r"did not end within 0.2 seconds"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import CorruptError, CowshedError
+from ...errors import CorruptError, CowshedError, HostError
 from .label import Label, read_area, read_label
 from .model import PhysicalVolume, VolumeGroup, read_groups
 from .text import parse
@@ -37,11 +37,12 @@ class Found:
         return found[0] if found else None
 
 
-def scan(nodes: Mapping[str, Node]) -> Found:
+def scan(nodes: Mapping[str, Node], *, strict: bool = True) -> Found:
     """Find physical volumes among ``nodes`` (by any names) and read the groups that they make up.
 
     A damaged copy of the metadata is passed over as long as another is whole; the highest seqno wins. Nodes without a
-    label are ignored. Raises CorruptError when a group's only copies are damaged or make no sense.
+    label are ignored. With ``strict`` raises CorruptError when nothing but damaged or senseless copies was found, and
+    HostError when a node can't be read; without, they are no more than warnings.
     """
     found = Found()
     devices: dict[str, str] = {}
@@ -51,7 +52,9 @@ def scan(nodes: Mapping[str, Node]) -> Found:
     for path, node in nodes.items():
         try:
             label = read_label(node)
-        except CorruptError as error:
+        except (CorruptError, HostError) as error:
+            if strict and isinstance(error, HostError):
+                raise
             damaged = error
             found.warnings.append(f"{path}: {error}")
             continue
@@ -69,7 +72,7 @@ def scan(nodes: Mapping[str, Node]) -> Found:
                     continue
                 groups = read_groups(parse(copy.text))
                 read.add(copy.text)
-            except CorruptError as error:
+            except (CorruptError, HostError) as error:
                 damaged = error
                 found.warnings.append(f"{path}: {error}")
                 continue
@@ -79,7 +82,7 @@ def scan(nodes: Mapping[str, Node]) -> Found:
                     newest[group.uuid] = group
                 elif group.seqno == known.seqno:
                     found.warnings.append(f"{path}: another text of volume group '{group.name}' has the same seqno")
-    if damaged is not None and not newest:
+    if strict and damaged is not None and not newest:
         raise damaged
     owned: set[str] = set()
     for group in newest.values():

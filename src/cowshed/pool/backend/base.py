@@ -109,7 +109,7 @@ class Backend:
         raise NoSupportError("storage pool does not support volume creation from an existing volume")
 
     def delete_volume(self, pool: PoolDef, volume: VolumeDef, *, zeroed: bool = False) -> None:
-        raise NoSupportError("storage pool does not support volume deletion")
+        raise NoSupportError("storage pool does not support vol deletion")
 
     def resize_volume(
         self, pool: PoolDef, volume: VolumeDef, capacity: int, *, allocate: bool = False, shrink: bool = False

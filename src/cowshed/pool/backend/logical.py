@@ -412,7 +412,7 @@ def _translated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scanned(paths: Iterable[str], *, strict: bool, writable: bool = False) -> Iterator[Found]:
-    """What is on devices; ``strict``: all of them must open, else those that don't are passed over."""
+    """What is on devices; ``strict``: all of them must be readable, else those that aren't are passed over."""
     from ...layout.lvm.scan import scan
 
     nodes: dict[str, Node] = {}
@@ -423,7 +423,7 @@ def _scanned(paths: Iterable[str], *, strict: bool, writable: bool = False) -> I
             except (CowshedError, OSError):
                 if strict:
                     raise
-        yield scan(nodes)
+        yield scan(nodes, strict=strict)
     finally:
         for node in nodes.values():
             node.close()
