@@ -62,6 +62,7 @@ class Pools:
 
     def __enter__(self) -> Pools:
         self.daemon.__enter__()
+        (self.folder / "root").mkdir()
         self.sides = {
             "ours": [str(self.links / "virsh"), "-c", f"cowshed:///?root={self.folder}/root"],
             "theirs": [self.daemon.virsh, "-c", self.daemon.uri],

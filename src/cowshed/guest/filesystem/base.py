@@ -1,8 +1,9 @@
 """What a file system supplies: the one interface between a guest's files and the bytes of a device.
 
 Everything is by inode number and by names as bytes; paths, symbolic links and mount points are the business of
-tree.py. Times are nanoseconds since the epoch. Errors are `GuestError` with the POSIX number that the kernel would give;
-damage is `CorruptError` (errors.py) naming structure, offset and value; what the driver does not know is `FeatureError`.
+tree.py. Times are nanoseconds since the epoch. Errors are `GuestError` with the POSIX number that the kernel would
+give; damage is `CorruptError` (errors.py) naming structure, offset and value; what the driver does not know is
+`FeatureError`.
 
 A driver reads through a `Node` of the block engine and writes to it only in `sync`: until then what changed is kept in
 memory or in a temporary overlay, so that a command either happens as a whole or not at all.
