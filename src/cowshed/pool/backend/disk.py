@@ -25,11 +25,11 @@ from ...errors import (
     PoolError,
     ProbeError,
     StateError,
-    UsageError,
 )
 from ...layout.partition import EXTENDED, LOGICAL, PRIMARY, create_table, read_table
 from ...progress import QUIET
 from ...wire.libvirt.definition import Permissions, Timestamps, VolumeDef, VolumeTarget
+from . import disk_place
 from . import kernel_partitions as kernel
 from .base import Backend
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ...block.node import Node
-    from ...layout.partition import Partition, Space, Table
+    from ...layout.partition import Partition, Table
     from ...progress import Progress
     from ...wire.libvirt.definition import PoolDef
 
@@ -188,7 +188,7 @@ class DiskBackend(Backend):
         path = _existing(pool)
         with _translated(path):
             table = _read(path)
-            plan = _plan(table, pool, volume, path)
+            plan = disk_place.plan(table, volume, path, lambda number: _path_of(pool, number))
         volume.type = "block"
         volume.target.format = form
         volume.key = volume.target.path = _path_of(pool, plan.number)
@@ -201,7 +201,7 @@ class DiskBackend(Backend):
             raise _flags("virStorageBackendDiskCreateVol")
         with _translated(path), _writing(path) as node:
             table = read_table(node, geometry=kernel.geometry_of(path))
-            plan = _plan(table, pool, volume, path)
+            plan = disk_place.plan(table, volume, path, lambda number: _path_of(pool, number))
             form = volume.target.format or "none"
             part = table.add(
                 plan.start,
@@ -526,77 +526,3 @@ def _set_permissions(volume: VolumeDef) -> None:
             os.chmod(path, wanted.mode)
     except OSError as error:
         raise HostCallError(f"cannot set owner and mode of '{path}'", error.errno or errno.EIO, path=path) from error
-
-
-# -- where a new partition goes ---------------------------------------------------------------------------------------
-
-
-class _Plan:
-    """A partition to be made: [``start``, ``end``) in bytes."""
-
-    __slots__ = ("end", "kind", "number", "start")
-
-    def __init__(self, number: int, kind: str, start: int, end: int) -> None:
-        self.number = number
-        self.kind = kind
-        self.start = start
-        self.end = end
-
-
-def _plan(table: Table, pool: PoolDef, volume: VolumeDef, path: str) -> _Plan:
-    """Where libvirt would put a volume: in the smallest free extent that is larger than it; with MBR up to the end of
-    a cylinder. (An extent of exactly its size, that libvirt passes over, is taken when there is no other.)
-
-    Raises PoolError (no room, no number, a second extended partition), ArgumentError (another name than the
-    partition will have).
-    """
-    kind = PRIMARY
-    form = volume.target.format or "none"
-    if form == "extended":
-        if table.label == "gpt":
-            raise ConfigError("a GUID partition table has no extended partitions")
-        if table.extended is not None:
-            raise PoolError("extended partition already exists")
-        kind = EXTENDED
-    elif table.label == "dos" and sum(part.kind != LOGICAL for part in table.partitions) >= 4:
-        if table.extended is None:
-            raise PoolError("no extended partition found and no primary partition available")
-        kind = LOGICAL
-    spaces = [space for space in table.free_extents() if space.logical == (kind == LOGICAL)]
-    spaces.sort(key=lambda space: space.size)
-    sector = table.sector_size
-    cylinder = kernel.geometry_of(path).cylinder * 512 if table.label == "dos" else 0
-    found = None
-    for exact in (False, True):
-        for space in spaces:
-            found = found or _fit(space, volume.capacity, sector, cylinder, exact)
-    if found is None:
-        raise PoolError("no large enough free extent")
-    try:
-        number = table.next_number(kind)
-    except UsageError as error:
-        raise PoolError(str(error)) from error
-    expected = os.path.basename(_path_of(pool, number))
-    if volume.name != expected:
-        raise ArgumentError(f"invalid partition name '{volume.name}', expected '{expected}'")
-    return _Plan(number, kind, *found)
-
-
-def _fit(space: Space, size: int, sector: int, cylinder: int, exact: bool) -> tuple[int, int] | None:
-    """(start, end) of ``size`` bytes in a space; None when they don't fit. ``cylinder``: its bytes, 0 without."""
-    start = space.start + sector if space.logical else space.start
-    if not cylinder:
-        end = -(-(start + size) // sector) * sector
-        return (start, end) if end < space.end or (exact and end == space.end) else None
-    # up to a border of cylinders; a whole one is added to what fills its cylinders exactly
-    spare = cylinder - size % cylinder
-    needed = size + spare
-    over = start % cylinder
-    if over > spare:
-        needed += cylinder
-    end = (start + needed - over) // sector * sector
-    if space.size > needed or (exact and end <= space.end):
-        return (start, end) if end <= space.end else None
-    if exact and start + size <= space.end:
-        return start, -(-(start + size) // sector) * sector
-    return None
