@@ -2,7 +2,8 @@
 
 Blocks are run in the order of their page, in one directory: ``sh`` must succeed, ``console`` must print what it shows,
 ``python`` must run, and print what the comments behind its ``print`` say. A block below ``<!-- not run: … -->`` is not
-run. Where a page knows no command but qemu-img's, the real one is made to read it as well.
+run. Where a page knows no command but qemu-img's, the real one is made to read it as well, and so is the real virsh the
+tutorial on pools; blocks below ``<!-- with cowshed only: … -->`` are not for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 #: pages whose blocks are for a test of their own
-OWN = {"differences.md"}
+OWN = {"differences.md", "differences-virsh.md"}
 #: pages that the real qemu-img is made to read too
 BOTH = {"tutorial.md", "cookbook.md"}
 #: written by `make bench`, which is not for a test to run
@@ -38,21 +39,24 @@ class Block(NamedTuple):
     text: str
     run: bool
     heading: str
+    ours: bool
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    language, begun, lines, skip, heading = "", 0, [], False, ""
+    language, begun, lines, skip, ours, heading = "", 0, [], False, False, ""
     for number, line in enumerate(path.read_text().split("\n"), 1):
         fence = re.match(r"```(\w*)$", line)
         if fence and not begun:
             language, begun, lines = fence[1], number, []
         elif fence:
-            yield Block(begun, language, "\n".join(lines) + "\n", language in RUN and not skip, heading)
-            begun, skip = 0, False
+            yield Block(begun, language, "\n".join(lines) + "\n", language in RUN and not skip, heading, ours)
+            begun, skip, ours = 0, False, False
         elif begun:
             lines.append(line)
         elif line.startswith("<!-- not run: "):
             skip = True
+        elif line.startswith("<!-- with cowshed only: "):
+            ours = True
         elif line.startswith("#"):
             heading = line.lstrip("# ")
     assert not begun, f"{path.name}:{begun}: a block without an end"
@@ -65,10 +69,18 @@ def masked(text: str) -> str:
     return text
 
 
-class Shell:
-    """A directory, and the commands that a reader would have: cowshed, python, and qemu-img (``real`` or ours)."""
+#: how pages call the reader's directory; tables are as wide as names are long
+HOME = "/home/you"
 
-    def __init__(self, folder: Path, *, real: bool = False) -> None:
+
+class Shell:
+    """A directory, and the commands that a reader would have: cowshed, python, qemu-img and virsh (``real`` or ours).
+
+    Pools are those of a user without root, below the directory, or those of the daemon at ``uri``.
+    """
+
+    def __init__(self, folder: Path, *, real: bool = False, uri: str = "qemu:///session") -> None:
+        self.real = real
         self.dir = folder / "work"
         self.dir.mkdir()
         tools = folder / "bin"
@@ -82,6 +94,7 @@ class Shell:
         path = os.pathsep.join([str(tools), os.path.dirname(judges.need("qemu-img")), "/usr/bin", "/bin"])
         home = str(self.dir)
         self.env = {"PATH": path, "HOME": home, "TMPDIR": home, "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80"}
+        self.env["LIBVIRT_DEFAULT_URI"] = uri
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -100,9 +113,15 @@ class Shell:
             count = next(number for number, line in enumerate(lines, 1) if not line.endswith("\\"))
             command, shown = "\n".join(lines[:count]), "\n".join(lines[count:]).rstrip("\n")
             got = self.run("bash", "-c", command).stdout.rstrip("\n")
-            if masked(got) != masked(shown):
+            if masked(self.placed(got)) != masked(self.placed(shown)):
                 return f"$ {command}\n--- shown\n{shown}\n--- printed\n{got}"
         return ""
+
+    def placed(self, text: str) -> str:
+        """The text as it would be in the pages' directory."""
+        if HOME not in text and str(self.dir) not in text:
+            return text
+        return re.sub(r" {2,}|-{4,}| +$", " ", text.replace(str(self.dir), HOME), flags=re.MULTILINE)
 
     def python(self, text: str) -> str:
         done = self.run("python", "-I", "-c", text)
@@ -118,7 +137,7 @@ def follow(path: Path, shell: Shell, figures: Any) -> None:
     """Run the page's blocks; the first that fails ends it, since those after it stand on it."""
     count = 0
     for block in blocks(path):
-        if block.run:
+        if block.run and not (block.ours and shell.real):
             wrong = getattr(shell, block.language)(block.text)
             assert not wrong, f"{path.name}:{block.line} ({block.heading}): {wrong}"
             count += 1
@@ -134,6 +153,10 @@ def test_page_runs(path: Path, tmp_path: Path, figures: Any) -> None:
 def test_the_real_qemu_img_reads_the_page_too(name: str, tmp_path: Path, figures: Any) -> None:
     judges.need_series("qemu-img")
     follow(DOCS / name, Shell(tmp_path, real=True), figures)
+
+
+def test_the_real_virsh_reads_the_page_too(libvirtd: Any, tmp_path: Path, figures: Any) -> None:
+    follow(DOCS / "pools.md", Shell(tmp_path, real=True, uri=libvirtd.uri), figures)
 
 
 def test_nothing_is_left_out_silently() -> None:
@@ -182,6 +205,28 @@ def test_differences_are_what_the_page_says(tmp_path: Path) -> None:
             done = Shell(tmp_path / str(number)).run("bash", "-c", block.text)
             found[block.heading] = (done.returncode, done.stdout)
     assert found == wanted
+
+
+def test_each_difference_from_virsh_has_its_test() -> None:
+    rows = [line for line in (DOCS / "differences-virsh.md").read_text().split("\n") if line.startswith("| ")][1:]
+    count = 0
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert len(cells) == 5, row
+        if cells[0].startswith("**"):
+            continue
+        found = re.fullmatch(r"`(test_\w+\.py)::(test_\w+)`", cells[-1])
+        assert found, row
+        assert f"def {found[2]}(" in (ROOT / "tests" / found[1]).read_text(), f"no such test: {cells[-1]}"
+        count += 1
+    assert count > 20
+
+
+def test_virsh_says_who_it_is(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    done = shell.run("virsh", "--version=long")
+    assert done.returncode == 0 and "cowshed" in done.stdout and "9.0.0" in done.stdout
+    assert "Using API: cowshed" in shell.run("virsh", "version").stdout
 
 
 def anchors(path: Path) -> set[str]:
