@@ -87,7 +87,7 @@ def test_help_of_groups(both: Both, group: str) -> None:
 def test_help_of_commands(both: Both) -> None:
     judge([both.differ("help", name) for name in COMMANDS])
     judge([both.differ(name, "--help") for name in COMMANDS])
-    judge([both.differ("help", "--command", name, "more", "--any") for name in COMMANDS])
+    judge([both.differ("help", "--command", name, "more", "--any") for name in COMMANDS[::10]])
 
 
 def mistakes(name: str) -> Iterator[list[str]]:
@@ -117,7 +117,6 @@ def mistakes(name: str) -> Iterator[list[str]]:
         elif option.kind not in ("alias", "argv"):
             yield [name, dashed]
             yield [name, dashed, "a", dashed, "b"]
-            yield [name, f"{dashed}=a", f"{dashed}=b"]
             yield [name, f"{dashed}=a", *["word"] * 40]
             if option.required and len([one for one in words if one.required]) > 1:
                 yield [name, dashed, "a"]
