@@ -61,9 +61,11 @@ def _own(text: str, authority: str, path: str, query: str, readonly: bool) -> Ho
         name, _, value = part.partition("=")
         if name != "root" or not value:
             raise ArgumentError(f"unknown parameter '{name}' in URI {text}", value=text)
-        from urllib.parse import unquote
+        root = value
+        if "%" in value:
+            from urllib.parse import unquote
 
-        root = unquote(value, errors="surrogateescape")
+            root = unquote(value, errors="surrogateescape")
     if authority or path not in ("", "system", "session") or (root is not None and path):
         known = "cowshed:///system, cowshed:///session or cowshed:///?root=DIR"
         raise ArgumentError(f"URI {text} is not {known}", value=text)
