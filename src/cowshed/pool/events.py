@@ -10,6 +10,7 @@ import os
 import time
 
 from . import locks
+from .record import dump, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +48,8 @@ class Events:
 
     def add(self, kind: str, *, pool: str = "", uuid: str | None = None, event: str = "", text: str = "") -> None:
         """Tell others. What was done stays done when that can't be told: nothing is raised."""
-        import json
-
         record = {"time": time.time(), "kind": kind, "name": pool, "uuid": uuid or "", "event": event, "text": text}
-        line = json.dumps(record).encode() + b"\n"
+        line = dump(record)
         try:
             fd = locks.open_locked(self.path, timeout=5.0, mode=0o644)
             if fd is None:
@@ -103,13 +102,11 @@ class Follower:
         self._rest = b""
 
     def _take(self, data: bytes) -> None:
-        import json
-
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
             try:
-                found = json.loads(line)
+                found = load(line)
                 event = Event(
                     str(found["kind"]), str(found["name"]), str(found["uuid"]), str(found["event"]),
                     str(found["text"]), float(found["time"]),

@@ -24,6 +24,7 @@ import time
 from ..errors import CancelledError, CowshedError, HostCallError, StateError
 from ..progress import QUIET, Progress
 from . import locks
+from .record import digest, dump, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -251,14 +252,12 @@ class Jobs:
                         raise StateError(f"volume '{volume}' is still in use.", hint=job.describe())
 
     def _add(self, kind: str, wants: Sequence[Want], beside: str | None) -> Claim:
-        import json
-
         job = Job(self, f"{self._where_and_when()}-{os.urandom(6).hex()}")
         job.kind, job.wants, job.pid, job.started = kind, list(wants), os.getpid(), time.time()
         if beside is not None:
             job.part = os.path.join(os.path.dirname(beside), f"{PART_PREFIX}{job.id}{PART_SUFFIX}")
         facts = {"kind": kind, "wants": job.wants, "pid": job.pid, "started": job.started, "part": job.part}
-        record = json.dumps(facts).encode() + b"\n"
+        record = dump(facts)
         path = os.path.join(self.directory, job.id)
         # Others meet the record only under its final name, whole and locked.
         temporary = os.path.join(self.directory, f".{job.id}")
@@ -318,8 +317,6 @@ class Jobs:
                 os.close(fd)
 
     def _read(self, name: str, fd: int) -> Job | None:
-        import json
-
         text = os.pread(fd, _RECORD_LIMIT, 0)
         for _ in range(3):  # figures may be written while we read: two equal readings are one that is whole
             again = os.pread(fd, _RECORD_LIMIT, 0)
@@ -329,7 +326,7 @@ class Jobs:
         job = Job(self, name)
         try:
             first, _, rest = text.partition(b"\n")
-            facts = json.loads(first)
+            facts = load(first)
             job.kind = str(facts["kind"])
             job.wants = [(str(pool), str(volume), str(how)) for pool, volume, how in facts["wants"]]
             job.pid = int(facts["pid"])
@@ -454,9 +451,7 @@ def machine() -> str:
     """Twelve digits that are this machine's, and don't give its id away."""
     global _machine
     if not _machine:
-        from hashlib import blake2b
-
-        _machine = blake2b((_line("/etc/machine-id") or os.uname().nodename).encode(), digest_size=6).hexdigest()
+        _machine = digest((_line("/etc/machine-id") or os.uname().nodename).encode(), 6)
     return _machine
 
 
@@ -475,13 +470,11 @@ def _booted() -> float:
 
 def _place(state: str) -> str:
     """Which state directory, seen from which mount namespace: in another one the same path is another directory."""
-    from hashlib import blake2b
-
     try:
         space = os.readlink("/proc/self/ns/mnt")
     except OSError:
         space = ""
-    return blake2b(f"{os.path.realpath(state)}\0{space}".encode(errors="surrogateescape"), digest_size=4).hexdigest()
+    return digest(f"{os.path.realpath(state)}\0{space}".encode(errors="surrogateescape"), 4)
 
 
 def _line(path: str) -> str:

@@ -18,6 +18,7 @@ import os
 from ..errors import CowshedError, HostCallError, StateError
 from . import locks
 from .jobs import boot
+from .record import digest, dump, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,9 +189,7 @@ class Store:
             self.warn(path, f"Storage pool config filename '{path}' does not match pool name '{pool.name}'")
             return None
         if pool.uuid is None:  # written by hand: one that stays the same, and is kept from the next definition on
-            from hashlib import blake2b
-
-            digits = blake2b(os.fsencode(name), digest_size=16).hexdigest()
+            digits = digest(os.fsencode(name), 16)
             pool.uuid = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
         return pool
 
@@ -399,12 +398,10 @@ class Lock:
 
     def note(self, verb: str) -> None:
         """Say what is going on, for others to see, and to be found should this process die."""
-        import json
-
         from ..wire.libvirt.pool import format_pool
 
         text = None if self.pool is None else format_pool(self.pool, inactive=True)
-        record = json.dumps({"verb": verb, "pid": os.getpid(), "pool": text}).encode() + b"\n"
+        record = dump({"verb": verb, "pid": os.getpid(), "pool": text})
         try:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, record, 0)
@@ -456,10 +453,8 @@ class Lock:
 
 
 def _record(fd: int) -> dict[str, object]:
-    import json
-
     try:
-        found = json.loads(os.pread(fd, _LARGEST, 0) or b"{}")
+        found = load(os.pread(fd, _LARGEST, 0) or b"{}")
     except ValueError:
         return {"verb": "?"}  # cut off while it was written: nothing had been done yet
     return found if isinstance(found, dict) else {}
