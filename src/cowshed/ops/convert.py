@@ -106,7 +106,9 @@ def convert(
             if bitmaps and not node.supports_bitmaps:
                 raise UnsupportedError(f"Format driver '{node.driver}' does not support bitmaps", path=node.filename)
             if not create:
-                _check_existing(node, total, target_is_zero, compress)
+                _check_existing(node, total, target_is_zero and backing is not None, compress)
+                # what a backing file shows is no promise: zeroes are cheap to write in an image that has one
+                target_is_zero = target_is_zero and node.backing is None
             compress = compress or node.needs_compressed
             policy = Policy(
                 sparse=sparse_size,
@@ -227,9 +229,9 @@ def _create(target: Image, fmt: str, values: OptionValues, access: Access) -> No
         raise
 
 
-def _check_existing(node: Node, total: int, zero: bool, compress: bool) -> None:
+def _check_existing(node: Node, total: int, zero_and_backed: bool, compress: bool) -> None:
     """A target that was there before must be able to take the disk."""
-    if zero and node.backing is not None:
+    if zero_and_backed:
         raise UsageError("Cannot use --target-is-zero when the destination image has a backing file")
     if node.size < total:
         raise UsageError("output file is smaller than input file", path=node.filename, value=node.size, limit=total)

@@ -45,7 +45,11 @@ def measure(
     access["trust"], access["secrets"], access["warn"] = trust, secrets, warn
     choice = snapshot if isinstance(snapshot, Choice) else Choice(snapshot)
     with Opened(source, access) as node:
-        return _ask(fmt, options, None, view(node, choice) if choice else node, warn)
+        if not choice:
+            return _ask(fmt, options, None, node, warn)
+        shown = view(node, choice)
+        # as large as convert makes it
+        return _ask(fmt, options, max(node.size, shown.size), shown, warn)
 
 
 def _ask(

@@ -38,8 +38,8 @@ def create(filename: str, values: dict[str, Any], context: CreateContext) -> Non
 
 
 def measure(values: dict[str, Any], size: int | None, source: Node | None) -> Measure:
-    """A raw image takes its disk's size, whatever is on it (``size`` when there is no ``source``)."""
-    if source is not None:
+    """A raw image takes its disk's size, whatever is on it: ``size``, or else that of ``source``."""
+    if size is None and source is not None:
         size = source.size
     size = ((size or 0) + SECTOR - 1) // SECTOR * SECTOR
     return Measure(size, size)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from array import array
 
-from ....errors import CowshedError, FormatError, NoSpaceError, OptionError, UnsupportedError, strerror
+from ....errors import CowshedError, FormatError, LockError, NoSpaceError, OptionError, UnsupportedError, strerror
 from ....progress import QUIET
+from ...filename import local_path
 from ...registry import find
 from . import header as hd
 from .refcounts import encode_block
@@ -182,6 +184,12 @@ def _check_encryption(values: dict[str, Any]) -> None:
 def create(filename: str, values: dict[str, Any], context: Any) -> None:
     """Make a qcow2 image in ``filename`` from creation options. Raises CowshedError; a file it made is gone then."""
     layout = Layout(values, values.get("size") or 0)
+    if layout.data_file is not None and _one_file(filename, layout.data_file):
+        # the locks would say so, but only when the one has been emptied for the other
+        raise LockError(
+            'Failed to get shared "resize" lock',
+            path=filename, hint=f"Is another process using the image [{layout.data_file}]?",
+        )  # fmt: skip
     file: Node = context.create_file(filename)
     data_file: Node | None = None
     try:
@@ -199,6 +207,15 @@ def create(filename: str, values: dict[str, Any], context: Any) -> None:
         file.close()
         context.discard_file(filename)
         raise
+
+
+def _one_file(name: str, other: str) -> bool:
+    """Are these names of one file, which need not be there yet?"""
+    name, other = local_path(name), local_path(other)
+    try:
+        return os.path.samefile(name, other)
+    except (OSError, ValueError):
+        return os.path.realpath(name) == os.path.realpath(other)
 
 
 def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Qcow2Node:

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 def measure(values: dict[str, Any], size: int | None, source: Node | None) -> Measure:
     """Bytes for a disk of ``size``, or for the data of ``source``, with creation options ``values``.
 
+    Both: the disk is that much longer than the source.
+
     Raises OptionError for options that make no image, and for a disk that is too large for them.
     """
     shape = _Shape(values)
-    given = (size if source is None else source.size) or 0
+    given = (source.size if size is None and source is not None else size) or 0
     cluster = 1 << shape.cluster_bits
     disk = -(-given // cluster) * cluster
     if hd.l1_entries_for(disk, shape.cluster_bits, shape.extended) * 8 > hd.MAX_L1_BYTES:

@@ -27,6 +27,8 @@ DIRTY_BYTES = 32 << 20
 MAX_PENDING = 1 << 16
 #: clusters of all snapshots' L1 tables together that are guarded against writes
 MAX_SNAPSHOT_CLUSTERS = 1 << 22
+#: L2 tables that are made together
+_AHEAD = 64
 
 
 class Qcow2Metadata(Qcow2Map):
@@ -247,13 +249,44 @@ class Qcow2Metadata(Qcow2Map):
         else:
             entries = array("Q", bytes(self.cluster_size))
         cluster, _ = self.refcounts.allocate(1)
-        table = L2Table(cluster << self.cluster_bits, entries, False)
         try:
             # room on the host is taken now: on a disk that becomes full, data without its table would be lost
-            self.file.write(table.offset, bytes(self.cluster_size))
+            self.file.write(cluster << self.cluster_bits, bytes(self.cluster_size))
         except BaseException:
             self.refcounts.release(cluster)
             raise
+        table = self._put_l2(index, cluster, entries)
+        if old:
+            self.refcounts.release(old >> self.cluster_bits)
+        return table
+
+    def l2_ahead(self, index: int, last: int) -> None:
+        """Make the tables of L1 entries from ``index`` to at most ``last`` that have none, beside one another.
+
+        All of them are going to be written to. With small clusters one request of the guest needs many, and so their
+        room is taken by one write; when there is none, nothing happens, and `l2_for_write` tells.
+        """
+        l1 = self.l1
+        stop = index
+        last = min(last, index + min(_AHEAD, self.l2_keep // 4) - 1)
+        while stop <= last and not l1[stop] & L1_OFFSET_MASK:
+            stop += 1
+        if stop - index < 2:
+            return
+        first, got = self.refcounts.allocate(stop - index)
+        try:
+            self.file.write(first << self.cluster_bits, bytes(got << self.cluster_bits))
+        except BaseException as error:
+            self.refcounts.release(first, got)
+            if isinstance(error, NoSpaceError):
+                return
+            raise
+        for number in range(got):
+            self._put_l2(index + number, first + number, array("Q", bytes(self.cluster_size)))
+
+    def _put_l2(self, index: int, cluster: int, entries: array[int]) -> L2Table:
+        """A new table of L1 entry ``index``."""
+        table = L2Table(cluster << self.cluster_bits, entries, False)
         if len(self.l2) >= self.l2_keep:
             self.evict_l2()
         self.l2[index] = table
@@ -261,8 +294,6 @@ class Qcow2Metadata(Qcow2Map):
         self.l1[index] = table.offset | COPIED
         self.l1_dirty.add(index)
         self.touch(table)
-        if old:
-            self.refcounts.release(old >> self.cluster_bits)
         return table
 
     def touch(self, table: L2Table) -> None:

@@ -6,7 +6,7 @@ from array import array
 
 from ...node import HOLE, ZERO, Placement
 from . import header as hd
-from .l2 import ALL_ZERO, COMPRESSED_FLAG, COPIED, OFFSET_MASK, ZERO_FLAG, bits
+from .l2 import ALL_ZERO, COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK, ZERO_FLAG, bits
 from .metadata import Qcow2Metadata
 
 TYPE_CHECKING = False
@@ -42,6 +42,8 @@ class Qcow2Placing(Qcow2Metadata):
             while offset < end:
                 index = offset // self.l2_span
                 upto = min(end, (index + 1) * self.l2_span)
+                if upto < end and not self.l1[index] & L1_OFFSET_MASK:
+                    self.l2_ahead(index, (end - 1) // self.l2_span)
                 self._place_in_table(index, offset, upto, placements)
                 offset = upto
         except BaseException:
