@@ -17,7 +17,6 @@ import time
 
 from ...errors import CowshedError, DefinitionError, HostCallError, StateError
 from ...wire.libvirt.definition import Element, Encryption, Permissions, Timestamps, VolumeDef, VolumeTarget
-from ..index import Index
 from ..jobs import PART_PREFIX, PART_SUFFIX, is_part
 from .base import Backend
 from .probe import DIRECTORY, PLOOP, RAW, Facts, probe
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from ...block.node import Node
     from ...progress import Progress
     from ...wire.libvirt.definition import PoolDef
+    from ..index import Index
 
 #: of directories that are built, and of volumes, where nobody says another
 DIRECTORY_MODE = 0o711
@@ -205,6 +205,8 @@ class FilesBackend(Backend):
 
     def index(self, pool: PoolDef) -> Index:
         """What is known of the pool's files."""
+        from ..index import Index
+
         return Index(os.path.join(self.host.index_folder, pool.name), patient=self.foreign_clock)
 
     def _add_secret(self, volume: VolumeDef) -> None:
