@@ -1,0 +1,96 @@
+"""Somebody interferes while work goes on: Ctrl-C, and a source that is cut off by another process."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import judges
+
+#: what Ctrl-C ends: (command line, the images that must show afterwards what they showed)
+INTERRUPTED = {
+    "convert": ("convert -f raw -O qcow2 -o cluster_size=4k src new", ()),
+    "commit": ("commit -f qcow2 top", ("top",)),
+    "rebase": ("rebase -f qcow2 -b other -F qcow2 top", ("top",)),
+    "create": ("create -f qcow2 -o preallocation=full,cluster_size=4k new 64M", ()),
+    "resize": ("resize -f qcow2 --preallocation=full top +64M", ()),
+    "snapshot": ("snapshot -c one base", ("base",)),
+}
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Path:
+    command = [sys.executable, "-m", "cowshed", "links", tmp_path / "bin"]
+    subprocess.run(command, check=True, capture_output=True)
+    return tmp_path / "bin" / "qemu-img"
+
+
+@pytest.mark.parametrize("command", INTERRUPTED)
+def test_ctrl_c(tmp_path: Path, launcher: Path, command: str) -> None:
+    line, steady = INTERRUPTED[command]
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "src").write_bytes(random.Random(1).randbytes(64 << 20))
+    for step in (
+        "convert -O qcow2 -o cluster_size=4k src base",
+        "create -q -f qcow2 -o cluster_size=4k -b base -F qcow2 top",
+        "create -q -f qcow2 -o cluster_size=4k other 64M",
+    ):
+        judges.run("qemu-img", *step.split(), cwd=images)
+    judges.run("qemu-io", "-f", "qcow2", "-c", "write -q -P 5 0 48M", "top", cwd=images)
+    rng = random.Random(2)
+    took = 0.0
+    killed = 0
+    for number in range(4):
+        work = tmp_path / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        subprocess.run(["cp", "-a", images, work], check=True)
+        start = time.monotonic()
+        process = subprocess.Popen([launcher, *line.split()], cwd=work, stdout=subprocess.DEVNULL)
+        if number:
+            time.sleep(rng.uniform(0.05, took))
+            process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=60)
+        took = took or time.monotonic() - start
+        killed += code == -signal.SIGINT
+        assert code in ((0, -signal.SIGINT) if number else (0,))
+        assert set(os.listdir(work)) - set(os.listdir(images)) <= {"new"}
+        for path in work.iterdir():
+            with path.open("rb") as file:
+                if file.read(4) == b"QFI\xfb":
+                    judges.run("qemu-img", "check", "-f", "qcow2", path, ok=(0, 3))
+                else:
+                    assert path.name in ("new", "src")
+        for name in steady:
+            both = ("compare", "-f", "qcow2", "-F", "qcow2", images / name, work / name)
+            judges.run("qemu-img", *both)
+    assert killed or took < 0.5
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("more", [(), ("-W",), ("-C",)], ids=lambda more: "".join(more) or "plain")
+def test_a_source_that_shrinks(tmp_path: Path, launcher: Path, fmt: str, more: tuple[str, ...]) -> None:
+    """What another process cuts off is an error or reads as zeroes; nothing hangs, what was there is copied."""
+    content = random.Random(3).randbytes(24 << 20)
+    (tmp_path / "plain").write_bytes(content)
+    judges.run("qemu-img", "convert", "-f", "raw", "-O", fmt, tmp_path / "plain", tmp_path / "src")
+    argv = ["convert", "-r", "8M", *more, "-f", fmt, "-O", "raw", "src", "new"]
+    process = subprocess.Popen([launcher, *argv], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    time.sleep(1)
+    os.truncate(tmp_path / "src", 1 << 20)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 1)
+    assert "internal error" not in errors and "Traceback" not in errors
+    assert bool(errors) == bool(process.returncode)
+    new = (tmp_path / "new").read_bytes()
+    assert len(new) == len(content)
+    shown = len(new.rstrip(b"\0"))
+    assert shown > 1 << 16 and new[:shown] == content[:shown]
