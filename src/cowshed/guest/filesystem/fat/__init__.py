@@ -1,0 +1,15 @@
+"""FAT12, FAT16 and FAT32 with long names: reading and writing."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ....block.node import Node
+    from ..base import FileSystem
+
+
+def open(node: Node, writable: bool = False) -> FileSystem:
+    """The file system on ``node``. Raises ForeignError where there is none, CorruptError, HostError."""
+    from .filesystem import FatFileSystem
+
+    return FatFileSystem(node, writable=writable)

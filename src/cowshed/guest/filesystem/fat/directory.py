@@ -1,0 +1,193 @@
+"""Directories: entries of 32 bytes, long names in entries before the short one (Microsoft's FAT specification, 6 and 7)."""
+
+from __future__ import annotations
+
+import struct
+
+from . import name as names
+from . import stamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+READ_ONLY, HIDDEN, SYSTEM, VOLUME, DIRECTORY, ARCHIVE, LONG = 1, 2, 4, 8, 16, 32, 15
+DELETED = 0xE5
+#: bytes of the longest directory
+LIMIT = 65536 * 32
+
+#: name, attributes, case flags, hundredths, time and date of creation, date of access, cluster's high half, time and
+#: date of change, cluster's low half, size
+ENTRY = struct.Struct("<11sBBBHHHHHHHI")
+
+DOT, DOTS = b".".ljust(11), b"..".ljust(11)
+
+
+class Entry:
+    """A short entry's fields."""
+
+    __slots__ = (
+        "accessed", "attributes", "changed_date", "changed_time", "created_date", "created_hundredths",
+        "created_time", "flags", "short", "size", "start",
+    )  # fmt: skip
+
+    def __init__(self, raw: bytes | bytearray | memoryview, wide: bool = True) -> None:
+        """``wide``: the cluster's high half counts (FAT32); elsewhere it belongs to others."""
+        (
+            self.short, self.attributes, self.flags, self.created_hundredths, self.created_time, self.created_date,
+            self.accessed, high, self.changed_time, self.changed_date, low, self.size,
+        ) = ENTRY.unpack(raw)  # fmt: skip
+        self.start = low | high << 16 if wide else low
+
+    def pack(self, raw: bytearray, at: int, wide: bool) -> None:
+        """Write the fields over an entry; on FAT12 and 16 its high half stays what it was."""
+        high = self.start >> 16 if wide else raw[at + 20] | raw[at + 21] << 8
+        ENTRY.pack_into(
+            raw, at, self.short, self.attributes, self.flags, self.created_hundredths, self.created_time,
+            self.created_date, self.accessed, high, self.changed_time, self.changed_date, self.start & 0xFFFF,
+            self.size,
+        )  # fmt: skip
+
+    @property
+    def is_directory(self) -> bool:
+        return bool(self.attributes & DIRECTORY)
+
+    def set_changed(self, when: int) -> None:
+        self.changed_date, self.changed_time, _ = stamp.encode(when)
+
+    def set_accessed(self, when: int) -> None:
+        self.accessed = stamp.encode(when)[0]
+
+    def set_created(self, when: int) -> None:
+        self.created_date, self.created_time, self.created_hundredths = stamp.encode(when)
+
+
+class Record:
+    """One name in a directory: ``text`` its name, ``first`` to ``slot`` its entries, the last of them the short one."""
+
+    __slots__ = ("first", "short", "slot", "text")
+
+    def __init__(self, text: str, first: int, slot: int, short: bytes) -> None:
+        self.text = text
+        self.first = first
+        self.slot = slot
+        self.short = short
+
+
+def scan(data: bytes | bytearray) -> Iterator[Record]:
+    """The names in a directory's bytes up to its end mark, without dots and volume labels. Long entries that belong
+    to no short one, or to another, are passed over."""
+    pieces: list[bytes] = []
+    wanted = total = first = 0
+    for slot in range(len(data) // 32):
+        at = slot * 32
+        mark = data[at]
+        if not mark:
+            return
+        if mark == DELETED:
+            pieces = []
+            continue
+        attributes = data[at + 11]
+        if attributes & 0x3F == LONG:
+            number = mark & 0x3F
+            if mark & 0x40:
+                pieces, wanted, total, first = [], number, data[at + 13], slot
+                if not 0 < number <= 20:
+                    wanted = 0
+                    continue
+            elif not pieces or number != wanted - 1 or data[at + 13] != total:
+                pieces = []
+                continue
+            else:
+                wanted = number
+            pieces.append(b"".join(bytes(data[at + start : at + start + length]) for start, length in names.PIECES))
+            continue
+        short = bytes(data[at : at + 11])
+        if attributes & VOLUME or short in (DOT, DOTS):
+            pieces = []
+            continue
+        text = ""
+        if pieces and wanted == 1 and names.checksum(short) == total:
+            text = names.from_units(b"".join(reversed(pieces)))
+            if not names.usable(text):
+                text = ""
+        if text:
+            yield Record(text, first, slot, short)
+        else:
+            yield Record(names.from_short(short, data[at + 12]), slot, slot, short)
+        pieces = []
+
+
+def label_slot(data: bytes | bytearray) -> int | None:
+    """The slot of the volume label in the root directory's bytes."""
+    for at in range(0, len(data), 32):
+        if not data[at]:
+            return None
+        if data[at] != DELETED and data[at + 11] & 0x3F != LONG and data[at + 11] & (VOLUME | DIRECTORY) == VOLUME:
+            return at // 32
+    return None
+
+
+class Directory:
+    """A directory in memory: its bytes, where they lie, and its names.
+
+    ``places``: (offset on the device, bytes) of its parts in order. ``before``: its bytes as they are on the device,
+    None while nothing is changed; ``old`` of them existed there. ``fresh``: short slots of names that are new.
+    """
+
+    __slots__ = ("before", "by_name", "by_short", "data", "fresh", "ino", "old", "places", "records", "start")
+
+    def __init__(self, ino: int, start: int, places: list[tuple[int, int]], data: bytearray) -> None:
+        self.ino = ino
+        self.start = start
+        self.places = places
+        self.data = data
+        self.before: bytes | None = None
+        self.old = len(data)
+        self.fresh: set[int] = set()
+        self.records: dict[int, Record] = {}
+        self.by_name: dict[str, Record] = {}
+        self.by_short: dict[bytes, Record] = {}
+        for record in scan(data):
+            self.remember(record)
+
+    def remember(self, record: Record) -> None:
+        """Where a damaged directory has a name twice the first one stays."""
+        self.records[record.slot] = record
+        self.by_name.setdefault(names.fold(record.text), record)
+        self.by_short.setdefault(record.short, record)
+
+    def forget(self, record: Record) -> None:
+        del self.records[record.slot]
+        key = names.fold(record.text)
+        if self.by_name.get(key) is record:
+            del self.by_name[key]
+        if self.by_short.get(record.short) is record:
+            del self.by_short[record.short]
+
+    def find(self, text: str) -> Record | None:
+        """By its long name or its short one, in any case."""
+        key = names.fold(text)
+        if not key:
+            return None
+        record = self.by_name.get(key)
+        if record is None and len(key) <= 12:
+            base, dot, extension = key.rpartition(".")
+            if not dot:
+                base, extension = key, ""
+            if 0 < len(base) <= 8 and len(extension) <= 3:
+                try:
+                    short = base.encode("cp437").ljust(8) + extension.encode("cp437").ljust(3)
+                except UnicodeEncodeError:
+                    return None
+                record = self.by_short.get(b"\x05" + short[1:] if short[0] == 0xE5 else short)
+        return record
+
+    def place(self, slot: int) -> int:
+        """Where an entry lies on the device."""
+        at = slot * 32
+        for offset, length in self.places:
+            if at < length:
+                return offset + at
+            at -= length
+        raise IndexError(slot)
