@@ -23,6 +23,7 @@ import cowshed
 from cowshed import errors, pool
 from cowshed.block import registry
 from cowshed.block.options import Option, OptionTable
+from cowshed.cli import pools as house
 from cowshed.cli.qemu_img import tables
 from cowshed.cli.virsh import table as virsh_table
 from cowshed.cli.virsh.help import describe
@@ -133,8 +134,9 @@ def virsh() -> list[str]:
             "only. What differs beyond that is in [differences from virsh](../differences-virsh.md)."
         ),
         *paragraph(
-            "`-c URI` says whose pools: `qemu:///system` (root's, the default for root), `qemu:///session` (the "
-            "caller's own, the default for everybody else), `cowshed:///?root=DIR` (those below a directory)."
+            "[cowshed pools](#cowshed-pools) starts pools with the machine, and shows and stops long work. `-c URI` "
+            "says whose pools: `qemu:///system` (root's, the default for root), `qemu:///session` (the caller's own, "
+            "the default for everybody else), `cowshed:///?root=DIR` (those below a directory)."
         ),
     ]
     for commands in groups.values():
@@ -144,7 +146,9 @@ def virsh() -> list[str]:
         lines += [f"## {virsh_table.GROUPS[keyword]}", ""]
         for command in commands:
             lines += virsh_command(command)
-    return lines
+    lines += ["## cowshed pools", ""]
+    lines += paragraph("What a daemon would do of itself, and a look at the work under way. It is no part of virsh.")
+    return [*lines, "```text", *house._USAGE.rstrip("\n").split("\n"), "```", ""]
 
 
 def virsh_command(command: virsh_table.Command) -> list[str]:
