@@ -213,15 +213,13 @@ def _make_raw(
     allocation = volume.allocation if volume.has_allocation else volume.capacity
     if origin is not None and allocation < origin.capacity:
         allocation = 0  # a copy that need not be whole is as sparse as it can be
-    if shared:
-        return
     if allocation and volume.target.format != "iso":
         # more of it than of capacity makes the volume larger, as in libvirt
         if allocation > volume.capacity:
             volume.capacity = allocation
             _set_length(fd, allocation, path or "")
-        _allocate(fd, allocation, path or "", QUIET if origin is not None else progress)
-    if origin is not None:
+        _allocate(fd, allocation, path or "", QUIET if origin is not None else progress, filled=shared)
+    if origin is not None and not shared:
         _fill(origin, part, "raw", progress)
 
 
@@ -232,8 +230,9 @@ def _set_length(fd: int, length: int, path: str) -> None:
         raise HostCallError(f"cannot extend file '{path}'", number(error), path=path) from error
 
 
-def _allocate(fd: int, length: int, path: str, progress: Progress) -> None:
-    """Reserve space from the file's beginning, by writing zeroes where the file system can do nothing better."""
+def _allocate(fd: int, length: int, path: str, progress: Progress, *, filled: bool = False) -> None:
+    """Reserve space from the file's beginning, by writing zeroes where the file system can do nothing better; but not
+    into a file that is ``filled`` already, which stays as sparse as it is there."""
     from ...block.protocol.file import FileNode
     from ...errors import HostError
 
@@ -246,6 +245,8 @@ def _allocate(fd: int, length: int, path: str, progress: Progress) -> None:
         except HostError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY):
                 raise HostCallError(doing, number(error), path=path) from error
+        if filled:
+            return
         progress.start(length)
         zeroes = memoryview(bytes(min(length, _STEP)))
         for at in range(0, length, _STEP):
