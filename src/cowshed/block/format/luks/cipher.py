@@ -1,0 +1,282 @@
+"""Sector ciphers as dm-crypt has them: AES with XTS, CBC or ECB, and the ways in which a sector's number becomes an IV.
+
+Specification: LUKS1 On-Disk Format 1.2.3 (names), LUKS2 On-Disk Format 1.1.1 "Segments", IEEE 1619 (XTS). The number
+that an IV is made of counts units of 512 bytes from the area's start, whatever the size of the sectors.
+"""
+
+from __future__ import annotations
+
+import sys
+from hashlib import new as new_hash
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from ....errors import FeatureError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from cryptography.hazmat.primitives.ciphers import CipherContext
+
+UNIT = 512
+
+#: known elsewhere, so that the refusal can say it is not a spelling mistake
+FOREIGN = frozenset(
+    ("anubis", "aria", "blowfish", "camellia", "capi:adiantum", "cast5", "cast6", "des", "des3_ede", "kuznyechik",
+     "serpent", "sm4", "twofish", "xchacha12,aes", "xchacha20,aes", "cipher_null", "paes")
+)  # fmt: skip
+
+#: the hash of a cipher's IV generator must give a key that AES takes
+_AES_KEYS = (16, 24, 32)
+
+#: bytes at a time: two buffers of it fit into a second level cache
+_BATCH = 512 << 10
+#: bytes deciphered one sector at a time before numpy is worth its import
+_SMALL = 4 << 20
+
+
+class Spec:
+    """A cipher's name taken apart: ``name``-``mode``-``iv``[:``iv_hash``] ("aes-xts-plain64", "aes-cbc-essiv:sha256").
+
+    Raises FeatureError for what is not known here.
+    """
+
+    __slots__ = ("iv", "iv_hash", "mode", "name")
+
+    def __init__(self, name: str, mode: str, path: str | None = None) -> None:
+        word, dash, iv = mode.partition("-")
+        if not dash and word != "ecb":
+            raise FeatureError(f"Unexpected cipher mode string format '{mode}'", path=path, field="cipher-mode")
+        self.name = name
+        self.mode = word
+        self.iv, _, self.iv_hash = iv.partition(":")
+        if name != "aes":
+            hint = f"{name} is a cipher of the kernel's that is not here" if name in FOREIGN else None
+            raise FeatureError(
+                f"Cipher algorithm '{name}' is not supported", path=path, field="cipher-name", value=name, limit="aes",
+                hint=hint,
+            )  # fmt: skip
+        if word not in ("xts", "cbc", "ecb"):
+            raise FeatureError(f"Cipher mode '{word}' not supported", path=path, field="cipher-mode", value=mode)
+        if dash and self.iv not in ("plain", "plain64", "plain64be", "essiv", "null"):
+            raise FeatureError(f"IV generator '{self.iv}' not supported", path=path, field="cipher-mode", value=mode)
+        if self.iv == "essiv" and _hash_size(self.iv_hash, path) not in _AES_KEYS:
+            raise FeatureError(f"Hash algorithm '{self.iv_hash}' does not make a key of AES for ESSIV", path=path)
+
+    @classmethod
+    def parse(cls, text: str, path: str | None = None) -> Spec:
+        name, _, mode = text.partition("-")
+        return cls(name, mode, path)
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.mode}-{self.iv}" + (f":{self.iv_hash}" if self.iv_hash else "")
+
+    def check_key(self, size: int, path: str | None = None) -> None:
+        """FeatureError unless a key of ``size`` bytes fits."""
+        if self.mode == "xts" and size % 2:
+            raise FeatureError("XTS cipher key length should be a multiple of 2", path=path, value=size)
+        each = size // 2 if self.mode == "xts" else size
+        if each not in _AES_KEYS:
+            raise FeatureError(f"Algorithm 'aes' with key size {each} bytes not supported", path=path, value=size)
+
+
+def _hash_size(name: str, path: str | None) -> int:
+    try:
+        return new_hash(name).digest_size
+    except ValueError:
+        raise FeatureError(f"Hash algorithm '{name}' not supported", path=path, value=name) from None
+
+
+def sector_cipher(spec: Spec, key: bytes, sector_size: int = UNIT) -> SectorCipher:
+    """The cipher of an area. Raises FeatureError for a key of another size."""
+    spec.check_key(len(key))
+    return {"xts": _Xts, "cbc": _Cbc, "ecb": _Ecb}[spec.mode](spec, key, sector_size)
+
+
+class SectorCipher:
+    """Whole sectors of ``sector_size`` bytes, the first of them ``number`` units of 512 bytes into the area.
+
+    Safe to use from several threads: nothing is kept between calls but keys.
+    """
+
+    def __init__(self, spec: Spec, key: bytes, sector_size: int) -> None:
+        self.sector_size = sector_size
+        self.step = sector_size // UNIT
+        self._iv_of = _iv_maker(spec.iv)
+        self._iv_key = _essiv_key(spec.iv_hash, key) if spec.iv == "essiv" else None
+
+    def ivs(self, number: int, count: int) -> bytes:
+        """The IVs of ``count`` sectors, 16 bytes each."""
+        make, step = self._iv_of, self.step
+        plain = b"".join([make(at) for at in range(number, number + count * step, step)])
+        if self._iv_key is None:
+            return plain
+        return Cipher(algorithms.AES(self._iv_key), modes.ECB()).encryptor().update(plain)
+
+    def decrypt(self, number: int, view: memoryview) -> None:
+        """Turn the sectors in ``view`` (writable) into clear text, in place."""
+        raise NotImplementedError
+
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+        raise NotImplementedError
+
+
+def _iv_maker(iv: str) -> Callable[[int], bytes]:
+    if iv == "plain":  # 32 bits that wrap
+        return lambda number: (number & 0xFFFFFFFF).to_bytes(16, "little")
+    if iv == "plain64be":
+        return lambda number: number.to_bytes(16, "big")
+    if iv == "null":
+        return lambda number: bytes(16)
+    return lambda number: number.to_bytes(16, "little")
+
+
+def _essiv_key(name: str, key: bytes) -> bytes:
+    return new_hash(name, key).digest()
+
+
+class _Xts(SectorCipher):
+    """XTS. Few sectors go through the library's own XTS, one context a sector; many through ECB with the tweaks of
+    all of them made at once, which is an order of magnitude faster and needs numpy."""
+
+    def __init__(self, spec: Spec, key: bytes, sector_size: int) -> None:
+        super().__init__(spec, key, sector_size)
+        half = len(key) // 2
+        self._data_key = algorithms.AES(key[:half])
+        self._tweak_key = algorithms.AES(key[half:])
+        # the library refuses equal halves (FIPS) and keys of 192 bits, dm-crypt takes them
+        self._whole = algorithms.AES(key) if half in (16, 32) and key[:half] != key[half:] else None
+        self._small = 0
+
+    def decrypt(self, number: int, view: memoryview) -> None:
+        if self._one_by_one(len(view)):
+            size = self.sector_size
+            ivs = self.ivs(number, len(view) // size)
+            assert self._whole is not None
+            for index in range(len(view) // size):
+                part = view[index * size : (index + 1) * size]
+                part[:] = Cipher(self._whole, modes.XTS(ivs[index * 16 : index * 16 + 16])).decryptor().update(part)
+            return
+        for at in range(0, len(view), _BATCH):
+            part = view[at : at + _BATCH]
+            self._batch(number + at // UNIT, part, part, Cipher(self._data_key, modes.ECB()).decryptor())
+
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+        view = memoryview(data)
+        if self._one_by_one(len(view)):
+            size = self.sector_size
+            ivs = self.ivs(number, len(view) // size)
+            assert self._whole is not None
+            return b"".join(
+                Cipher(self._whole, modes.XTS(ivs[index * 16 : index * 16 + 16]))
+                .encryptor()
+                .update(view[index * size : (index + 1) * size])
+                for index in range(len(view) // size)
+            )
+        result = bytearray(len(view))
+        for at in range(0, len(view), _BATCH):
+            target = memoryview(result)[at : at + _BATCH]
+            self._batch(
+                number + at // UNIT, view[at : at + _BATCH], target, Cipher(self._data_key, modes.ECB()).encryptor()
+            )
+        return bytes(result)
+
+    def _one_by_one(self, length: int) -> bool:
+        if self._whole is None:
+            return False
+        if length <= 4096 or (self._small < _SMALL and "numpy" not in sys.modules):
+            self._small += length
+            return True
+        return False
+
+    def _batch(self, number: int, source: memoryview, target: memoryview, cipher: CipherContext) -> None:
+        """P = D(C ^ T) ^ T over whole sectors (or the same with E), T multiplied by x from block to block."""
+        import numpy as np
+
+        count = len(source) // self.sector_size
+        first = Cipher(self._tweak_key, modes.ECB()).encryptor().update(self.ivs(number, count))
+        tweaks: Any = np.empty((self.sector_size // 16, 2, count), dtype="<u8")
+        tweaks[0] = np.frombuffer(first, dtype="<u8").reshape(count, 2).T
+        carry, high = np.empty(count, dtype="<u8"), np.empty(count, dtype="<u8")
+        for index in range(1, self.sector_size // 16):
+            before, now = tweaks[index - 1], tweaks[index]
+            np.right_shift(before[0], 63, out=carry)
+            np.right_shift(before[1], 63, out=high)
+            np.multiply(high, 0x87, out=high)  # x^128 = x^7 + x^2 + x + 1
+            np.left_shift(before, 1, out=now)
+            now[0] ^= high
+            now[1] |= carry
+        # by sector again
+        mask = np.ascontiguousarray(tweaks.transpose(2, 0, 1)).reshape(-1)
+        mixed = np.frombuffer(source, dtype="<u8") ^ mask
+        worked = np.frombuffer(cipher.update(memoryview(mixed).cast("B")), dtype="<u8")
+        np.bitwise_xor(worked, mask, out=np.frombuffer(target, dtype="<u8"))
+
+
+class _Cbc(SectorCipher):
+    """CBC, each sector a chain of its own."""
+
+    def __init__(self, spec: Spec, key: bytes, sector_size: int) -> None:
+        super().__init__(spec, key, sector_size)
+        self._key = algorithms.AES(key)
+
+    def decrypt(self, number: int, view: memoryview) -> None:
+        # P = D(C) ^ the block before it, which is the IV for a sector's first: all of it at once
+        size = self.sector_size
+        for at in range(0, len(view), _BATCH):
+            part = view[at : at + _BATCH]
+            count = len(part) // size
+            ivs = self.ivs(number + at // UNIT, count)
+            before = bytearray(16 + len(part))
+            before[16:] = part
+            for index in range(count):
+                before[index * size : index * size + 16] = ivs[index * 16 : index * 16 + 16]
+            clear = Cipher(self._key, modes.ECB()).decryptor().update(part)
+            part[:] = _xor(clear, memoryview(before)[: len(part)])
+
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+        # one context chains through all sectors: what it adds from the sector before is taken out again
+        view = memoryview(data)
+        size = self.sector_size
+        count = len(view) // size
+        ivs = self.ivs(number, count)
+        context = Cipher(self._key, modes.CBC(bytes(16))).encryptor()
+        chain = bytes(16)
+        parts: list[bytes] = []
+        for index in range(count):
+            at = index * size
+            start = (
+                int.from_bytes(view[at : at + 16], "little")
+                ^ int.from_bytes(chain, "little")
+                ^ int.from_bytes(ivs[index * 16 : index * 16 + 16], "little")
+            )
+            sector = context.update(start.to_bytes(16, "little") + bytes(view[at + 16 : at + size]))
+            chain = sector[-16:]
+            parts.append(sector)
+        return b"".join(parts)
+
+
+class _Ecb(SectorCipher):
+    """ECB: a block's place does not matter."""
+
+    def __init__(self, spec: Spec, key: bytes, sector_size: int) -> None:
+        super().__init__(spec, key, sector_size)
+        self._key = algorithms.AES(key)
+
+    def decrypt(self, number: int, view: memoryview) -> None:
+        for at in range(0, len(view), _BATCH):
+            part = view[at : at + _BATCH]
+            part[:] = Cipher(self._key, modes.ECB()).decryptor().update(part)
+
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+        return Cipher(self._key, modes.ECB()).encryptor().update(data)
+
+
+def _xor(one: bytes, other: memoryview) -> bytes:
+    if "numpy" in sys.modules or len(one) >= 1 << 20:
+        import numpy as np
+
+        return bytes(np.frombuffer(one, dtype="<u8") ^ np.frombuffer(other, dtype="<u8"))
+    return (int.from_bytes(one, "little") ^ int.from_bytes(other, "little")).to_bytes(len(one), "little")
