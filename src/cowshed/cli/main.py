@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     Front = Callable[[list[str], Output], int]
 
 #: tool -> the module of its front end; its ``main(argv, out)`` gets argv with the program's name first
-TOOLS = {"qemu-img": "cowshed.cli.qemu_img.dispatch", "virsh": "cowshed.cli.virsh.main"}
+TOOLS = {
+    "qemu-img": "cowshed.cli.qemu_img.dispatch",
+    "virsh": "cowshed.cli.virsh.main",
+    "guestfish": "cowshed.cli.guestfish.main",
+}
 
 #: commands of cowshed itself -> (module, its line of help); ``run(argv, out)`` gets what follows the command
 COMMANDS = {

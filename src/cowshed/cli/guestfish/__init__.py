@@ -1,0 +1,1 @@
+"""``guestfish`` and the tools beside it, with the arguments and the output of the original."""

@@ -1,0 +1,159 @@
+"""The words of a command line become what a command's function takes."""
+
+from __future__ import annotations
+
+import os
+
+from .table import Argument, Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .fish import Fish
+
+_TRUE = ("1", "true", "t", "yes", "y", "on")
+_FALSE = ("0", "false", "f", "no", "n", "off")
+_SUFFIXES = {"b": 512, "k": 10, "K": 10, "M": 20, "m": 20, "G": 30, "g": 30, "T": 40, "t": 40, "P": 50, "E": 60}
+
+
+class Refused(Exception):
+    """A command line that is not understood; the text is printed as it is."""
+
+
+def bind(fish: Fish, command: Command, words: list[str]) -> tuple[list[Any], dict[str, Any]]:
+    """(positional, keyword) arguments for the command's function. Raises Refused."""
+    fixed = [one for one in command.arguments if not one.optional]
+    options = {one.name: one for one in command.arguments if one.optional}
+    endless = bool(fixed) and fixed[-1].type == "words"
+    least = len(fixed) - endless
+    if len(words) < least or (len(words) > len(fixed) and not options and not endless):
+        raise Refused(wrong_number(command))
+    values: list[Any] = []
+    for argument, word in zip(fixed[:least], words, strict=False):
+        values.append(convert(fish, command, argument, word))
+    rest = words[least:]
+    if endless:
+        values.append(rest)
+        return values, {}
+    given: dict[str, Any] = {}
+    for word in rest:
+        name, colon, text = word.partition(":")
+        option = options.get(name.replace("_", "-")) or options.get(name)
+        if not colon or option is None:
+            if not colon:
+                raise Refused(wrong_number(command))
+            raise Refused(f'{command.name}: unknown optional argument "{name}"')
+        if option.keyword in given:
+            raise Refused(f'{command.name}: optional argument "{name}" given more than once')
+        given[option.keyword] = convert(fish, command, option, text)
+    return values, given
+
+
+def wrong_number(command: Command) -> str:
+    return (
+        "error: incorrect number of arguments\n"
+        f"usage: {command.usage}\n"
+        f"type 'help {command.name}' for more help on {command.name}"
+    )
+
+
+def convert(fish: Fish, command: Command, argument: Argument, word: str) -> Any:
+    """One word by its argument's type:
+
+    ``path``: bytes, of a file in the guest; ``device``, ``mountable``, ``place`` (a device or a path), ``string``,
+    ``key``: text; ``in`` and ``out``: a file on the host (- for standard input or output); ``int``: as C writes
+    numbers, with sizes' suffixes; ``bool``; ``list``: words separated by blanks, quoted where they hold some;
+    ``devices`` and ``paths``: the same of names; ``bytes``.
+    """
+    kind = argument.type
+    if kind == "path":
+        return os.fsencode(windows_path(fish, word))
+    if kind in ("bytes",):
+        return os.fsencode(word)
+    if kind == "int":
+        return number(command, argument, word)
+    if kind == "bool":
+        lowered = word.lower()
+        if lowered in _TRUE:
+            return True
+        if lowered in _FALSE:
+            return False
+        raise Refused(f"{command.name}: {argument.name}: ‘{word}’: invalid boolean value, use true or false")
+    if kind == "list":
+        return [os.fsencode(one) for one in split_list(word)]
+    if kind == "names":
+        return split_list(word)
+    return word
+
+
+def windows_path(fish: Fish, word: str) -> str:
+    """``win:\\name`` is a path with slashes; drive letters need a guest that was inspected."""
+    if word[:4].lower() != "win:":
+        return word
+    body = word[4:]
+    if len(body) > 1 and body[1] == ":":
+        return fish.drive_letter(body[0]) + body[2:].replace("\\", "/")
+    return body.replace("\\", "/")
+
+
+def number(command: Command, argument: Argument, word: str) -> int:
+    """An integer as xstrtoll reads it: 10, 0x1f, 017, with a suffix of size."""
+    text = word
+    sign = 1
+    if text[:1] in ("-", "+"):
+        sign = -1 if text[0] == "-" else 1
+        text = text[1:]
+    digits = 0
+    base = 10
+    if text[:2].lower() == "0x":
+        base, text = 16, text[2:]
+    elif text[:1] == "0" and len(text) > 1 and text[1] in "01234567":
+        base, text = 8, text[1:]
+    allowed = "0123456789abcdef"[:base]
+    while digits < len(text) and text[digits].lower() in allowed:
+        digits += 1
+    suffix = text[digits:]
+    if not digits:
+        raise _bad(command, argument, 4)
+    value = int(text[:digits], base)
+    if suffix:
+        unit, rest = suffix[0], suffix[1:]
+        if unit not in _SUFFIXES or rest not in ("", "iB", "B", "D"):
+            raise _bad(command, argument, 2)
+        if unit == "b":
+            value *= 512
+        elif rest in ("B", "D"):
+            value *= 1000 ** (_SUFFIXES[unit] // 10)
+        else:
+            value <<= _SUFFIXES[unit]
+    value *= sign
+    if not -(1 << 63) <= value < 1 << 63:
+        raise _bad(command, argument, 1)
+    return value
+
+
+def _bad(command: Command, argument: Argument, code: int) -> Refused:
+    return Refused(f"{command.name}: {argument.name}: invalid integer parameter (xstrtoll returned {code})")
+
+
+def split_list(text: str) -> list[str]:
+    """Words separated by blanks; ``'…'`` and ``"…"`` hold blanks."""
+    found: list[str] = []
+    at, end = 0, len(text)
+    while True:
+        while at < end and text[at] in " \t\n":
+            at += 1
+        if at >= end:
+            return found
+        if text[at] in "'\"":
+            stop = text.find(text[at], at + 1)
+            if stop < 0:
+                raise Refused(f"{text}: unterminated quote")
+            found.append(text[at + 1 : stop])
+            at = stop + 1
+            continue
+        start = at
+        while at < end and text[at] not in " \t\n":
+            at += 1
+        found.append(text[start:at])

@@ -1,0 +1,193 @@
+"""A running guestfish: its session, how lines are carried out, and how what goes wrong is told."""
+
+from __future__ import annotations
+
+import os
+
+from ...errors import CowshedError
+from ...guest.session import Session
+from .arguments import Refused, bind
+from .line import Line, parse
+from .printers import PRINTERS
+from .table import Command, find
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..output import Output
+
+
+class Failed(Exception):
+    """A command could not be carried out; the text is what follows the command's name in the message."""
+
+
+class Left(Exception):
+    """quit was typed."""
+
+
+class Fish:
+    """``where``: what begins messages about a script's line ("FILE:LINE: "); ``ended``: how the last command that
+    counts went."""
+
+    def __init__(self, out: Output, *, readonly: bool = False) -> None:
+        self.out = out
+        self.session = Session(readonly=readonly)
+        self.readonly = readonly
+        self.interactive = False
+        self.where = ""
+        self.first = True
+        self.pipe_error = False
+        self.no_sync = False
+        self.remote_only = False
+        self.facts: dict[str, object] = {}
+        self.lines: Iterator[str] | None = None
+        self.count = 0
+        self.local: dict[str, str] = {}
+
+    # ---- telling
+
+    def error(self, text: str) -> None:
+        """``libguestfs: error: TEXT``."""
+        self.out.raw(f"{self.where}libguestfs: error: {text}\n")
+
+    def say(self, text: str) -> None:
+        """What is wrong with the command line itself."""
+        self.out.raw(f"{text}\n")
+
+    # ---- running
+
+    def script(self, lines: Iterator[str], name: str = "") -> bool:
+        """Carry out lines until one fails that counts. ``name``: of the file they come from."""
+        self.lines = lines
+        for text in lines:
+            self.count += 1
+            if name:
+                self.where = f"{name}:{self.count}: "
+            if not self.run_line(text.rstrip("\n")):
+                return False
+        return True
+
+    def run_line(self, text: str) -> bool:
+        """Carry out one line; False when it failed and that counts."""
+        try:
+            line = parse(text)
+        except Refused as refused:
+            self.say(f"{self.prog()}: {refused}")
+            return False
+        if line.shell is not None:
+            self.out.flush()
+            return os.waitstatus_to_exitcode(os.system(line.shell)) == 0 or line.ignore
+        if line.inline is not None:
+            return self._inline(line.inline) or line.ignore
+        if not line.words:
+            return True
+        return self.run_words(line) or line.ignore
+
+    def prog(self) -> str:
+        return "guestfish"
+
+    def _inline(self, shell: str) -> bool:
+        import subprocess
+
+        self.out.flush()
+        done = subprocess.run(shell, shell=True, stdout=subprocess.PIPE, check=False)
+        if done.returncode:
+            return False
+        return all(self.run_line(one) for one in os.fsdecode(done.stdout).splitlines())
+
+    def run_words(self, line: Line) -> bool:
+        """Carry out a command, with its output to a pipe where one follows."""
+        if line.pipe is None:
+            return self.run(line.words)
+        import subprocess
+
+        from ..output import Output
+
+        self.out.flush()
+        reader = subprocess.Popen(line.pipe, shell=True, stdin=subprocess.PIPE)
+        assert reader.stdin is not None
+        outer = self.out
+        self.out = Output(outer.prog, under_link=outer.under_link, stdout=reader.stdin.fileno())
+        try:
+            good = self.run(line.words)
+            self.out.flush()
+        finally:
+            self.out = outer
+            reader.stdin.close()
+            status = reader.wait()
+        if status and self.pipe_error:
+            return False
+        return good
+
+    def run(self, words: list[str]) -> bool:
+        """Carry out one command given as words. Prints what it returns, or what went wrong."""
+        name, rest = words[0], words[1:]
+        known = find(name)
+        if known is None:
+            self.say(f"{name}: unknown command")
+            if self.first and not self.interactive:
+                self.say(
+                    "Did you mean to open a disk image?  guestfish -a disk.img\n"
+                    "For a list of commands:             guestfish -h\n"
+                    "For complete documentation:         man guestfish"
+                )
+            return False
+        self.first = False
+        try:
+            self.carry_out(known, rest)
+            return True
+        except Refused as refused:
+            self.say(str(refused))
+        except Failed as failed:
+            self.error(f"{known.internal}: {failed}" if str(failed) else known.internal)
+        except CowshedError as error:
+            self.report(known, error)
+        except OSError as error:
+            text = error.strerror or str(error)
+            self.error(f"{error.filename}: {text}" if error.filename else text)
+        return False
+
+    def report(self, known: Command, error: CowshedError) -> None:
+        self.error(f"{known.internal}: {error}")
+        if error.hint and not self.out.under_link and os.isatty(2):
+            self.say(error.hint)
+
+    def carry_out(self, known: Command, words: list[str]) -> None:
+        """Run a command and print its result: all it writes is one change. Raises Refused, Failed, CowshedError."""
+        values, given = bind(self, known, words)
+        if not known.local and not self.session.running:
+            hint = "(in guestfish, don't forget to use the 'run' command)"
+            raise Failed(f"call launch before using this function\n{hint}")
+        if any(one.type in ("path", "paths") for one in known.arguments):
+            self.check_paths(known, values)
+        with self.session.change():
+            result = known.handler(self, *values, **given)
+            printer: Callable[..., None] = PRINTERS[known.result]
+            printer(self.out, result)
+
+    def check_paths(self, known: Command, values: list[object]) -> None:
+        """What every command on paths wants first."""
+        if not self.session.tree.mounts:
+            raise Failed(f"{known.internal}_stub: you must call 'mount' first to mount the root filesystem")
+        for argument, value in zip(known.arguments, values, strict=False):
+            if argument.type == "path" and isinstance(value, bytes) and not value.startswith(b"/"):
+                raise Failed(f"{known.internal}_stub: path must start with a / character")
+
+    def drive_letter(self, letter: str) -> str:
+        raise Refused(f"drive {letter}: no Windows drive of that letter was found")
+
+    # ---- what several commands need
+
+    def heredoc(self, mark: str) -> bytes:
+        """The lines that follow up to ``mark``."""
+        found = []
+        for text in self.lines or ():
+            self.count += 1
+            if text.rstrip("\n") == mark:
+                break
+            found.append(os.fsencode(text if text.endswith("\n") else text + "\n"))
+        return b"".join(found)
+
+    def close(self) -> None:
+        self.session.close()

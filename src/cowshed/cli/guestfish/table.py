@@ -1,0 +1,137 @@
+"""How a command is declared, and how one is found by its name.
+
+    @command("mkdir-mode", "path:path mode:int", help="create a directory with a particular mode")
+    def mkdir_mode(fish: Fish, path: bytes, mode: int) -> None: ...
+
+The second text has the arguments in their order, ``name:type``, optional ones in brackets behind them; for what the
+types become see arguments.py. ``result`` says how what the function returns is printed (printers.py).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
+
+    Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+#: the modules below verbs/, those that short scripts need first
+MODULES = ("disk", "read", "write", "local", "archive", "partition", "volume", "filesystem", "inspection", "device")
+
+
+class Argument:
+    """``name`` and ``type``; ``optional``: given as NAME:VALUE behind the others."""
+
+    __slots__ = ("name", "optional", "type")
+
+    def __init__(self, text: str) -> None:
+        self.optional = text.startswith("[")
+        self.name, _, self.type = text.strip("[]").partition(":")
+
+    @property
+    def keyword(self) -> str:
+        """Its name as a parameter of the function."""
+        return self.name if self.name.isidentifier() and self.name not in ("from", "type") else f"{self.name}_"
+
+
+class Command:
+    """``names``: its own first, then aliases. ``rest``: the last argument takes all further words. ``internal``: what
+    error messages call it. ``local``: it works before `run`. ``gone``: what a file system driver or a kernel would
+    have to do for it, when it can't be done here."""
+
+    __slots__ = ("arguments", "handler", "help", "internal", "local", "module", "names", "result")
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        arguments: list[Argument],
+        result: str,
+        help: str,
+        internal: str,
+        local: bool,
+        handler: Callable[..., Any],
+    ) -> None:
+        self.names = names
+        self.arguments = arguments
+        self.result = result
+        self.help = help
+        self.internal = internal
+        self.local = local
+        self.handler = handler
+        self.module = handler.__module__.rpartition(".")[2]
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def usage(self) -> str:
+        words = [self.name]
+        for argument in self.arguments:
+            if argument.optional:
+                words.append(f"[{argument.name}:..]")
+            elif argument.type == "words":
+                words.append(f"[{argument.name} ...]")
+            else:
+                words.append(argument.name)
+        return " ".join(words)
+
+
+_COMMANDS: dict[str, Command] = {}
+_loaded: list[str] = []
+
+
+def command(
+    names: str,
+    arguments: str = "",
+    result: str = "none",
+    *,
+    help: str,
+    internal: str | None = None,
+    local: bool = False,
+) -> Callable[[Handler], Handler]:
+    """Declare the function below as a command; ``names``: its name and its aliases, separated by blanks."""
+
+    def take(handler: Handler) -> Handler:
+        all_names = tuple(names.split())
+        made = Command(
+            all_names,
+            [Argument(word) for word in arguments.split()],
+            result,
+            help,
+            internal or all_names[0].replace("-", "_"),
+            local,
+            handler,
+        )
+        for name in all_names:
+            if name in _COMMANDS and _COMMANDS[name].handler.__qualname__ != handler.__qualname__:
+                raise AssertionError(f"the command {name} is declared twice")
+            _COMMANDS[name] = made
+        return handler
+
+    return take
+
+
+def find(name: str) -> Command | None:
+    """The command of that name; underscores count as hyphens. Loads no more modules than it takes."""
+    name = name.replace("_", "-")
+    while name not in _COMMANDS:
+        rest = [module for module in MODULES if module not in _loaded]
+        if not rest:
+            return None
+        _loaded.append(rest[0])
+        __import__(f"cowshed.cli.guestfish.verbs.{rest[0]}")
+    return _COMMANDS[name]
+
+
+def commands() -> Iterator[Command]:
+    """Every command, sorted by name."""
+    find("")
+    return iter(sorted(set(_COMMANDS.values()), key=lambda one: one.name))
+
+
+def names() -> list[str]:
+    """All names of commands, aliases too, sorted."""
+    find("")
+    return sorted(_COMMANDS)

@@ -1,0 +1,203 @@
+"""Adding disks, running, mounting, and which devices there are."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ....errors import CowshedError
+from ....guest.filesystem.base import GuestError
+from ..fish import Failed, Fish
+from ..table import command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@command(
+    "add-drive add",
+    "filename:string [readonly:bool] [format:string] [iface:string] [name:string] [label:string] [protocol:string] "
+    "[server:names] [username:string] [secret:string] [cachemode:string] [discard:string] [copyonread:bool] "
+    "[blocksize:int]",
+    help="add an image to examine or modify",
+    local=True,
+)
+def add_drive(
+    fish: Fish,
+    filename: str,
+    readonly: bool | None = None,
+    format: str | None = None,
+    iface: str = "",
+    name: str = "",
+    label: str | None = None,
+    protocol: str = "file",
+    server: Iterable[str] = (),
+    username: str = "",
+    secret: str = "",
+    cachemode: str = "",
+    discard: str = "",
+    copyonread: bool = False,
+    blocksize: int | None = None,
+) -> None:
+    from ..start import add_disk
+
+    if label is not None and (not label.isascii() or not label.isalpha() or len(label) > 20):
+        raise Failed("label parameter is empty, too long, or contains disallowed characters")
+    if blocksize not in (None, 512, 4096):
+        raise Failed("unknown block size")
+    if protocol != "file":
+        raise Failed(f"the protocol ‘{protocol}’ is given as a URI instead: add {protocol}://…")
+    try:
+        add_disk(fish, filename, fmt=format, sector=blocksize, readonly=readonly, label=label)
+    except GuestError as error:
+        raise Failed(f"{filename}: {os.strerror(error.errno or errno.EIO)}") from error
+
+
+@command(
+    "add-drive-ro add-ro", "filename:string", help="add a drive in snapshot mode (read-only)", local=True
+)
+def add_drive_ro(fish: Fish, filename: str) -> None:
+    add_drive(fish, filename, readonly=True)
+
+
+@command("launch run", help="launch the backend", local=True)
+def launch(fish: Fish) -> None:
+    try:
+        fish.session.run()
+    except CowshedError as error:
+        if not fish.session.devices.drives:
+            raise Failed("you must call guestfs_add_drive before guestfs_launch") from error
+        raise
+
+
+@command("list-devices", "", "list", help="list the block devices")
+def list_devices(fish: Fish) -> list[str]:
+    return fish.session.devices.disks()
+
+
+@command("list-partitions", "", "list", help="list the partitions")
+def list_partitions(fish: Fish) -> list[str]:
+    return fish.session.devices.partitions()
+
+
+@command("list-filesystems", "", "hash", help="list filesystems")
+def list_filesystems(fish: Fish) -> list[tuple[str, str]]:
+    return fish.session.devices.list_filesystems()
+
+
+def _mount(fish: Fish, device: str, path: str, options: str = "", kind: str | None = None) -> None:
+    words = options.split(",")
+    readonly = "ro" in words and "rw" not in words
+    fish.session.mount(device, os.fsencode(path), readonly=readonly, kind=kind)
+
+
+def check_device(fish: Fish, name: str, function: str) -> None:
+    """Commands want a device's name before they look for it. Raises Failed."""
+    if not name.startswith("/dev/"):
+        raise Failed(f"{function}: {name}: expecting a device name")
+    try:
+        fish.session.devices.open(name)
+    except GuestError as error:
+        raise Failed(f"{function}: {error}") from error
+
+
+def mount_with(fish: Fish, options: str, kind: str | None, mountable: str, mountpoint: str, function: str) -> None:
+    from ....errors import FeatureError
+
+    check_device(fish, mountable, f"{function}_stub")
+    try:
+        _mount(fish, mountable, mountpoint, options, kind)
+    except FeatureError as error:
+        raise Failed(f"{mountable} on {mountpoint} (options: '{options}'): {error}") from error
+    except GuestError as error:
+        tree = fish.session.tree
+        if not tree.mounts and mountpoint != "/":
+            raise Failed(f"{mountpoint}: No such file or directory") from error
+        raise Failed(f"{mountable} on {mountpoint} (options: '{options}'): {error}") from error
+
+
+@command("mount", "mountable:mountable mountpoint:string", help="mount a guest disk at a position in the filesystem")
+def mount(fish: Fish, mountable: str, mountpoint: str) -> None:
+    mount_with(fish, "", None, mountable, mountpoint, "mount")
+
+
+@command("mount-ro", "mountable:mountable mountpoint:string", help="mount a guest disk, read-only")
+def mount_ro(fish: Fish, mountable: str, mountpoint: str) -> None:
+    mount_with(fish, "ro", None, mountable, mountpoint, "mount_ro")
+
+
+@command(
+    "mount-options",
+    "options:string mountable:mountable mountpoint:string",
+    help="mount a guest disk with mount options",
+)
+def mount_options(fish: Fish, options: str, mountable: str, mountpoint: str) -> None:
+    mount_with(fish, options, None, mountable, mountpoint, "mount_options")
+
+
+@command(
+    "mount-vfs",
+    "options:string vfstype:string mountable:mountable mountpoint:string",
+    help="mount a guest disk with mount options and vfstype",
+)
+def mount_vfs(fish: Fish, options: str, vfstype: str, mountable: str, mountpoint: str) -> None:
+    mount_with(fish, options, vfstype, mountable, mountpoint, "mount_vfs")
+
+
+@command("umount unmount", "pathordevice:place [force:bool] [lazyunmount:bool]", help="unmount a filesystem")
+def umount(fish: Fish, pathordevice: str, force: bool = False, lazyunmount: bool = False) -> None:
+    try:
+        fish.session.umount(pathordevice)
+    except GuestError as error:
+        if error.errno == errno.EBUSY:
+            raise Failed(f"{pathordevice}: target is busy") from error
+        raise Failed(f"{pathordevice}: not mounted") from error
+
+
+@command("umount-all unmount-all", help="unmount all filesystems")
+def umount_all(fish: Fish) -> None:
+    fish.session.umount_all()
+
+
+@command("mounts", "", "list", help="show mounted filesystems")
+def mounts(fish: Fish) -> list[str]:
+    return [mount.device for mount in fish.session.tree.mounts]
+
+
+@command("mountpoints", "", "hash", help="show mountpoints")
+def mountpoints(fish: Fish) -> list[tuple[str, bytes]]:
+    return [(mount.device, mount.path) for mount in fish.session.tree.mounts]
+
+
+@command("sync", help="sync disks, writes are flushed through to the disk image")
+def sync(fish: Fish) -> None:
+    fish.session.tree.sync()
+
+
+@command("shutdown", help="shutdown the hypervisor", local=True)
+def shutdown(fish: Fish) -> None:
+    session = fish.session
+    session.tree.sync()
+    session.tree.close()
+    session.devices.close()
+    session.devices.drives = []
+    session.running = False
+
+
+@command("kill-subprocess", help="kill the hypervisor", local=True)
+def kill_subprocess(fish: Fish) -> None:
+    shutdown(fish)
+
+
+@command("max-disks", "", "int", help="maximum number of disks that may be added", local=True)
+def max_disks(fish: Fish) -> int:
+    return 255
+
+
+@command("version", "", "struct", help="get the library version number", local=True)
+def version(fish: Fish) -> list[tuple[str, str | int]]:
+    from ..help import RELEASE
+
+    major, minor, release = RELEASE.split(".")
+    return [("major", major), ("minor", minor), ("release", release), ("extra", "")]

@@ -1,0 +1,334 @@
+"""The disks that were added and what they divide into: /dev/sda, /dev/sda1, /dev/VG/LV, each a Node when asked for."""
+
+from __future__ import annotations
+
+import errno
+
+from ..block.filter.slice import SliceNode
+from ..errors import CowshedError, ForeignError
+from .filesystem.base import GuestError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from ..block.node import Node
+    from ..layout.lvm.model import LogicalVolume
+    from ..layout.lvm.scan import Found
+    from ..layout.partition import Partition, Table
+
+#: MBR types and GPT types that hold no file system: extended partitions, Windows' dynamic disks and reserve
+_HOLLOW_MBR = (0x05, 0x0F, 0x42, 0x85)
+_HOLLOW_GPT = (
+    "5808C8AA-7E8F-42E0-85D2-E1E90434CFB3",
+    "AF9B60A0-1431-4F62-BC68-3311714A69AD",
+    "E3C9E316-0B5C-4DB8-817D-F92DF00215AE",
+)
+
+
+def letters(index: int) -> str:
+    """0 -> a, 25 -> z, 26 -> aa: how the kernel counts disks."""
+    text = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        text = chr(97 + rest) + text
+    return text
+
+
+class Drive:
+    """One disk: how it was added, and its node once it is open.
+
+    ``ref``: what `open_image` takes; ``writable``: changes go to the image, otherwise they are forgotten at the end;
+    ``sector``: bytes of a logical sector.
+    """
+
+    def __init__(
+        self,
+        ref: str | Mapping[str, Any],
+        *,
+        fmt: str | None = None,
+        writable: bool = False,
+        label: str | None = None,
+        sector: int | None = None,
+        secrets: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.ref = ref
+        self.fmt = fmt
+        self.writable = writable
+        self.label = label
+        self.sector = sector
+        self.secrets = secrets
+        self.path = ""
+        self._node: Node | None = None
+        self._table: Table | None = None
+        self._read = False
+
+    @property
+    def node(self) -> Node:
+        """The open disk. Raises OpenError."""
+        if self._node is None:
+            from ..block.graph import open_image
+
+            # somebody else may be using what is only looked at
+            node = open_image(
+                self.ref,
+                fmt=self.fmt,
+                writable=self.writable,
+                force_share=not self.writable,
+                secrets=self.secrets,
+                warn=lambda text: None,
+            )
+            if not self.writable:
+                from .scratch import ScratchNode
+
+                node = ScratchNode(node)
+            self._node = node
+        return self._node
+
+    @property
+    def sector_size(self) -> int:
+        from ..layout.partition import sector_size_of
+
+        return self.sector or sector_size_of(self.node)
+
+    def table(self) -> Table:
+        """Its partition table. Raises ForeignError without one, CorruptError."""
+        from ..layout.partition import read_table
+
+        if self._table is None:
+            self._table = read_table(self.node, self.sector)
+        return self._table
+
+    def partitions(self) -> list[Partition]:
+        """Its partitions, none when there is no table that can be read."""
+        from .filesystem.table import kind_of
+
+        if self._table is None and not self._read:
+            self._read = True
+            try:
+                # a file system over the whole disk may begin like a table: the kernel believes the file system
+                if not self._plain(kind_of(self.node)):
+                    self.table()
+            except CowshedError as error:
+                if not isinstance(error, ForeignError):
+                    return []
+        return self._table.partitions if self._table is not None else []
+
+    @staticmethod
+    def _plain(kind: str) -> bool:
+        return bool(kind) and kind not in ("iso9660", "LVM2_member", "linux_raid_member", "swap")
+
+    def forget(self) -> None:
+        """The table has changed."""
+        self._table = None
+        self._read = False
+
+    def close(self) -> None:
+        if self._node is not None:
+            self._node.close()
+            self._node = None
+
+
+class Devices:
+    """All devices of a session. Names are text and always begin with /dev/."""
+
+    def __init__(self) -> None:
+        self.drives: list[Drive] = []
+        self._nodes: dict[str, Node] = {}
+        self._found: Found | None = None
+        #: devices opened under a name of their own (/dev/mapper/NAME), and the device that each came from
+        self.mapped: dict[str, tuple[Node, str]] = {}
+        #: called with the node of each volume group member that is opened
+        self.active: Callable[[str], bool] = lambda name: True
+
+    def add(self, drive: Drive) -> str:
+        """The drive gets the next name, which is returned."""
+        drive.path = f"/dev/sd{letters(len(self.drives))}"
+        self.drives.append(drive)
+        return drive.path
+
+    # ---- names
+
+    def disks(self) -> list[str]:
+        return [drive.path for drive in self.drives]
+
+    def partitions(self) -> list[str]:
+        return [f"{drive.path}{part.number}" for drive in self.drives for part in drive.partitions()]
+
+    def volumes(self) -> list[str]:
+        """The logical volumes that can be seen, sorted."""
+        return sorted(f"/dev/{lv.group.name}/{lv.name}" for lv in self._visible())
+
+    def _visible(self) -> Iterator[LogicalVolume]:
+        for group in self.lvm().groups:
+            if self.active(group.name):
+                for lv in group.volumes.values():
+                    if lv.visible and not lv.type.endswith("-pool"):
+                        yield lv
+
+    def canonical(self, name: str) -> str:
+        """The name that a device is listed by: /dev/hda and /dev/vda are /dev/sda, /dev/mapper/VG-LV is /dev/VG/LV."""
+        if name.startswith(("/dev/hd", "/dev/vd")):
+            return "/dev/sd" + name[7:]
+        if name.startswith("/dev/mapper/") and name not in self.mapped:
+            for lv in self._visible():
+                if name[12:] == mapper_name(lv.group.name, lv.name):
+                    return f"/dev/{lv.group.name}/{lv.name}"
+        if name.startswith("/dev/disk/guestfs/"):
+            label, digits = name[18:], ""
+            while label:
+                for drive in self.drives:
+                    if drive.label == label:
+                        return drive.path + digits
+                if not label[-1].isdigit():
+                    break
+                label, digits = label[:-1], label[-1] + digits
+        return name
+
+    def exists(self, name: str) -> bool:
+        """Is there a device of that name? Opens nothing that it need not."""
+        try:
+            self.open(name)
+        except GuestError:
+            return False
+        return True
+
+    # ---- nodes
+
+    def drive(self, name: str) -> Drive:
+        """The disk of that name. Raises GuestError ENOENT."""
+        name = self.canonical(name)
+        for drive in self.drives:
+            if drive.path == name:
+                return drive
+        raise GuestError(errno.ENOENT, name)
+
+    def part(self, name: str) -> tuple[Drive, int]:
+        """The disk and number of a partition's name. Raises GuestError ENOENT, EINVAL for a whole disk's name."""
+        name = self.canonical(name)
+        stem = name.rstrip("0123456789")
+        drive = self.drive(stem)
+        if stem == name:
+            raise GuestError(errno.EINVAL, name)
+        return drive, int(name[len(stem) :])
+
+    def open(self, name: str) -> Node:
+        """The node of a device. Raises GuestError ENOENT, OpenError."""
+        name = self.canonical(name)
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = self._make(name)
+        return node
+
+    def _make(self, name: str) -> Node:
+        if name in self.mapped:
+            return self.mapped[name][0]
+        stem = name.rstrip("0123456789")
+        for drive in self.drives:
+            if drive.path == name:
+                return drive.node
+            if drive.path == stem:
+                for part in drive.partitions():
+                    if part.number == int(name[len(stem) :]):
+                        return SliceNode(drive.node, part.start, part.size, owned=False)
+        if name.count("/") == 3:
+            for lv in self._visible():
+                if name == f"/dev/{lv.group.name}/{lv.name}":
+                    return self._volume(lv)
+        raise GuestError(errno.ENOENT, name)
+
+    @staticmethod
+    def _volume(lv: LogicalVolume) -> Node:
+        from ..errors import UnsupportedError
+        from ..layout.lvm.node import LogicalNode
+
+        writable = all(pv.node is not None and not pv.node.read_only for pv in lv.group.physical.values())
+        try:
+            return LogicalNode(lv, writable=writable)
+        except UnsupportedError:
+            # mirrors, snapshots and their origins are read; writing to them says why it is refused
+            return LogicalNode(lv)
+
+    def parents(self, name: str) -> list[Drive]:
+        """The disks that a device's bytes are on."""
+        name = self.canonical(name)
+        if name in self.mapped:
+            return self.parents(self.mapped[name][1])
+        stem = name.rstrip("0123456789")
+        found = [drive for drive in self.drives if drive.path in (name, stem)]
+        if found:
+            return found
+        lv = self.volume(name)
+        paths = {pv.path for pv in lv.group.physical.values() if pv.path is not None}
+        return [drive for drive in self.drives if any(drive in self.parents(path) for path in paths)]
+
+    # ---- LVM
+
+    def lvm(self) -> Found:
+        """The volume groups on all devices; read once, until something changes."""
+        if self._found is None:
+            from ..layout.lvm import scan
+
+            self._found = scan({name: self.open(name) for name in self.bare()}, strict=False)
+        return self._found
+
+    def volume(self, name: str) -> LogicalVolume:
+        """The logical volume of that device name. Raises GuestError ENOENT."""
+        name = self.canonical(name)
+        for lv in self._visible():
+            if name == f"/dev/{lv.group.name}/{lv.name}":
+                return lv
+        raise GuestError(errno.ENOENT, name)
+
+    def bare(self) -> list[str]:
+        """What can hold a file system or a physical volume, LVs aside: disks without partitions, then partitions, then
+        what was unlocked."""
+        whole = [drive.path for drive in self.drives if not drive.partitions()]
+        return whole + self.partitions() + list(self.mapped)
+
+    def forget(self) -> None:
+        """Tables or volume groups may have changed: look again when asked."""
+        self._nodes = {}
+        self._found = None
+        for drive in self.drives:
+            drive.forget()
+
+    # ---- what is on them
+
+    def list_filesystems(self) -> list[tuple[str, str]]:
+        """(device, kind) of what holds a file system or could: disks without partitions, partitions, unlocked devices,
+        then LVs. Members of something bigger, and containers still locked, are left out; "unknown" is listed."""
+        from .filesystem.table import kind_of
+
+        whole = [drive.path for drive in self.drives if not drive.partitions()]
+        parts = [
+            f"{drive.path}{part.number}"
+            for drive in self.drives
+            for part in drive.partitions()
+            if part.type not in _HOLLOW_MBR and part.type not in _HOLLOW_GPT
+        ]
+        rows = []
+        for name in (*whole, *parts, *self.mapped, *self.volumes()):
+            kind = kind_of(self.open(name))
+            if kind.endswith("_member") or kind == "crypto_LUKS":
+                continue
+            rows.append((name, kind or "unknown"))
+        return rows
+
+    def close(self) -> None:
+        for node in self._nodes.values():
+            if node.driver in ("lvm2", "slice"):
+                node.close()
+        self._nodes = {}
+        for node, _ in self.mapped.values():
+            node.close()
+        self.mapped = {}
+        for drive in self.drives:
+            drive.close()
+
+
+def mapper_name(group: str, volume: str) -> str:
+    """How device-mapper calls a logical volume: hyphens doubled, one between."""
+    return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"

@@ -1,0 +1,199 @@
+"""A session: disks are added, run, mounted, and then looked at and changed.
+
+    with Session() as guest:
+        guest.add("web1.qcow2", readonly=False)
+        guest.run()
+        guest.mount("/dev/sda1", b"/")
+        with guest.change():
+            guest.tree.write(b"/etc/hostname", [b"web1\\n"])
+
+Everything written within one `change` reaches the disk when it ends, or not at all when it ends with an error.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ..errors import UsageError
+from .devices import Devices, Drive
+from .filesystem.base import GuestError
+from .tree import Mount, Place, Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Self
+
+    from .filesystem.base import FileSystem
+
+#: errors that mean: this file system takes no new inodes
+_NO_NEW = (errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Change:
+    """What a ``with`` around a change does: sync at its end, or forget it."""
+
+    __slots__ = ("_depth", "_tree")
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            self._tree.sync()
+        else:
+            self._tree.discard()
+
+
+class Session:
+    """``readonly``: disks are added so that no change reaches them, unless said otherwise for one of them.
+
+    ``devices``: what was added; ``tree``: what is mounted; ``running``: `run` was called.
+    """
+
+    def __init__(self, *, readonly: bool = False) -> None:
+        self.readonly = readonly
+        self.devices = Devices()
+        self.tree = Tree()
+        self.running = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close(discard=error is not None)
+
+    # ---- disks
+
+    def add(
+        self,
+        ref: str | Mapping[str, Any],
+        *,
+        readonly: bool | None = None,
+        fmt: str | None = None,
+        label: str | None = None,
+        sector: int | None = None,
+        secrets: Mapping[str, bytes] | None = None,
+    ) -> str:
+        """Add a disk, any image that the engine opens, and return its device name. Nothing is opened before `run`,
+        or at once when that was before. Raises OpenError."""
+        writable = not (self.readonly if readonly is None else readonly)
+        drive = Drive(ref, fmt=fmt, writable=writable, label=label, sector=sector, secrets=secrets)
+        name = self.devices.add(drive)
+        if self.running:
+            _ = drive.node
+            self.devices.forget()
+        return name
+
+    def run(self) -> None:
+        """Open the disks. Raises OpenError, UsageError when there is none."""
+        if self.running:
+            return
+        if not self.devices.drives:
+            raise UsageError("you must call guestfs_add_drive before guestfs_launch")
+        for drive in self.devices.drives:
+            _ = drive.node
+        self.running = True
+
+    # ---- mounting
+
+    def mount(self, device: str, path: bytes = b"/", *, readonly: bool = False, kind: str | None = None) -> Mount:
+        """Mount what is on a device. Raises GuestError ENOENT, EBUSY when it is mounted already, FeatureError."""
+        from .filesystem.table import open_filesystem
+
+        name = self.devices.canonical(device)
+        node = self.devices.open(name)
+        fs = open_filesystem(node, kind, writable=not readonly and not node.read_only)
+        try:
+            return self.tree.mount(fs, name, path, readonly)
+        except BaseException:
+            fs.close()
+            raise
+
+    def mounted(self, device: str) -> FileSystem | None:
+        """The file system of a device that is mounted, for what is done to it as a whole."""
+        name = self.devices.canonical(device)
+        return next((mount.fs for mount in self.tree.mounts if mount.device == name), None)
+
+    def umount(self, what: str) -> None:
+        """Unmount a device, or what is mounted at a path. Raises GuestError EINVAL, EBUSY."""
+        name = self.devices.canonical(what)
+        plain = "/" + what.strip("/")
+        for mount in reversed(self.tree.mounts):
+            at = mount.path.decode("utf-8", "surrogateescape")
+            if mount.device == name or "/" + at.strip("/") == plain:
+                self.tree.umount(mount)
+                return
+        raise GuestError(errno.EINVAL, f"{what}: not mounted")
+
+    def umount_all(self) -> None:
+        self.tree.sync()
+        for mount in reversed(list(self.tree.mounts)):
+            self.tree.umount(mount)
+
+    # ---- changing
+
+    def change(self) -> Change:
+        """All writes inside of ``with`` are one change."""
+        return Change(self.tree)
+
+    def replace(self, path: bytes, data: bytes) -> None:
+        """Give a file other bytes and keep all else: mode, owner, attributes. On file systems where nothing can be
+        allocated the bytes are written over the old ones, when they fit there.
+
+        A symbolic link stays and what it leads to is replaced. Raises GuestError.
+        """
+        place = self.tree.regular(path)
+        try:
+            with self.change():
+                self._replace_by_name(place, data)
+            return
+        except GuestError as error:
+            fits: Callable[[int, int], bool] | None = getattr(place.mount.fs, "fits", None)
+            if error.errno not in _NO_NEW or fits is None:
+                raise
+            place = self.tree.regular(path)
+            if not fits(place.number, len(data)):
+                raise GuestError(
+                    errno.EFBIG,
+                    path.decode("utf-8", "surrogateescape"),
+                    hint=f"{len(data)} bytes don't fit into the blocks that the file has, and no others can be "
+                    f"allocated on {place.mount.fs.kind} yet",
+                ) from error
+        with self.change():
+            self.tree.write(place.path, [data])
+
+    def _replace_by_name(self, place: Place, data: bytes) -> None:
+        """A new file beside the old one, with its attributes, renamed over it."""
+        import time
+
+        real = place.path
+        facts = place.stat()
+        fs = place.mount.fs
+        if facts.nlink > 1:
+            # the other names would keep the old bytes
+            self.tree.write(real, [data])
+            return
+        folder = real.rpartition(b"/")[0]
+        fresh = folder + b"/.guestfs-" + b"%x" % time.time_ns()
+        self.tree.write(fresh, [data])
+        self.tree.set_attributes(fresh, uid=facts.uid, gid=facts.gid)
+        self.tree.set_attributes(fresh, mode=facts.mode & 0o7777)
+        for name, value in fs.xattrs(place.number).items():
+            self.tree.set_xattr(fresh, name, value)
+        self.tree.rename(fresh, real)
+
+    def close(self, *, discard: bool = False) -> None:
+        """Sync (unless ``discard``), unmount and close everything."""
+        try:
+            if not discard:
+                self.tree.sync()
+        finally:
+            try:
+                self.tree.close()
+            finally:
+                self.devices.close()
+                self.running = False
