@@ -94,6 +94,11 @@ class Pools:
         self.daemon.__exit__()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def version(self) -> str:
+        """The real virsh and its libvirtd."""
+        done = subprocess.run([self.daemon.virsh, "--version"], capture_output=True, text=True)
+        return f"virsh {done.stdout.strip()}, on a libvirtd of its own"
+
     def virsh(self, side: str, *argv: str) -> None:
         done = subprocess.run([*self.sides[side], *argv], capture_output=True, text=True)
         if done.returncode:

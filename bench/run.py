@@ -264,6 +264,8 @@ def main() -> int:
             failures += 1
             continue
         results["cases"][case.name] = got
+        if bench.pools is not None:
+            results["virsh"] = bench.pools.version()
         line = f"{case.name:16} wall {got['wall']:5.2f}"
         line += f" cpu {got['cpu']:5.2f}" if "cpu" in got else ""
         line += f" size {got['size']:.3f}" if "size" in got else ""
