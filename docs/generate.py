@@ -227,7 +227,8 @@ def formats() -> list[str]:
         "",
         NOTE,
         "",
-        "A format is a disk in a file, a protocol a place where files are. The columns were filled by trying it out.",
+        "A format is a disk in a file, a protocol a place where files are. The columns were filled by trying it out, "
+        "but for formats that can't be created here.",
         "",
     ]
     head = ("format", "read", "write", "create", "backing file", "compressed", "check", "snapshots", "bitmaps",
@@ -235,7 +236,8 @@ def formats() -> list[str]:
     done = []
     with tempfile.TemporaryDirectory() as folder:
         for row in disks:
-            write, check, snapshots, bitmaps, resize = abilities(row.name, folder)
+            tried = abilities(row.name, folder) if row.create else words.ABILITIES[row.name]
+            write, check, snapshots, bitmaps, resize = tried
             flags = ["yes" if flag else "" for flag in (row.create, row.backing, row.compress)]
             last = ["yes" if flag else "" for flag in (row.amend, row.measure)]
             done.append([f"[{row.name}](#{row.name})", "yes", write, *flags, check, snapshots, bitmaps, resize, *last])

@@ -159,6 +159,7 @@ DRIVERS: dict[str, str] = {
     "qcow2": "versions 2 and 3, whole: extended L2, compression, backing files, data files, snapshots, bitmaps; "
     "encrypted images are not read yet",
     "vmdk": "one sparse extent with its descriptor in the file: monolithicSparse and streamOptimized",
+    "luks": "versions 1 and 2, with a key; read and written in place, not created yet",
     "file": "a file of the host",
     "host_device": "a block device: size, discard and zeroing by the kernel",
     "host_cdrom": "a CD or DVD drive, read-only",
@@ -166,6 +167,9 @@ DRIVERS: dict[str, str] = {
     "iscsi": "a unit of an iSCSI target, in user space through libiscsi (Debian package libiscsi7): "
     "`iscsi://[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN`",
 }
+
+#: format that can't be created, so that nothing can be tried -> write, check, snapshots, bitmaps, resize
+ABILITIES: dict[str, list[str]] = {"luks": ["yes", "", "", "", "yes"]}
 
 _DEVICE = {"size": "no more than the device has; its first sector is cleared", "preallocation": "nothing is reserved"}
 
@@ -236,6 +240,7 @@ OPENING: dict[str, dict[str, str]] = {
         "cache-clean-interval": "as `cache-size`",
         "encrypt.": "key of an encrypted image; accepted, such images are refused",
     },
+    "luks": {"key-secret": "id of the secret with the passphrase"},
     "file": {
         "filename": "the path",
         "locking": "`auto`, `on` or `off`: see [locking](../locking.md)",
