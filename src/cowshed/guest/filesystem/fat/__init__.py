@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 def open(node: Node, writable: bool = False) -> FileSystem:
     """The file system on ``node``. Raises ForeignError where there is none, CorruptError, HostError."""
+    if writable:
+        from .change import WritableFat
+
+        return WritableFat(node)
     from .filesystem import FatFileSystem
 
-    return FatFileSystem(node, writable=writable)
+    return FatFileSystem(node)

@@ -1,4 +1,4 @@
-"""Directories: entries of 32 bytes, long names in entries before the short one (Microsoft's FAT specification, 6 and 7)."""
+"""Directories: entries of 32 bytes, long names in entries before the short one (FAT specification, 6 and 7)."""
 
 from __future__ import annotations
 
@@ -128,14 +128,23 @@ def label_slot(data: bytes | bytearray) -> int | None:
     return None
 
 
+def _align(slot: int, count: int) -> int:
+    """Where ``count`` slots from ``slot`` on do not cross a sector's end."""
+    return slot if slot % 16 + count <= 16 else slot + 16 - slot % 16
+
+
 class Directory:
     """A directory in memory: its bytes, where they lie, and its names.
 
     ``places``: (offset on the device, bytes) of its parts in order. ``before``: its bytes as they are on the device,
-    None while nothing is changed; ``old`` of them existed there. ``fresh``: short slots of names that are new.
+    None while nothing is changed. ``fresh``: short slots of names that are new. ``end``: the slot of the end mark.
+    ``gaps``: (slot, how many) free ones before it. ``removed``: short name -> (first slot, last) of names taken away.
     """
 
-    __slots__ = ("before", "by_name", "by_short", "data", "fresh", "ino", "old", "places", "records", "start")
+    __slots__ = (
+        "before", "by_name", "by_short", "data", "end", "fresh", "gaps", "ino", "places", "records",
+        "removed", "start",
+    )  # fmt: skip
 
     def __init__(self, ino: int, start: int, places: list[tuple[int, int]], data: bytearray) -> None:
         self.ino = ino
@@ -143,13 +152,63 @@ class Directory:
         self.places = places
         self.data = data
         self.before: bytes | None = None
-        self.old = len(data)
         self.fresh: set[int] = set()
+        self.removed: dict[bytes, tuple[int, int]] = {}
+        self.end = 0
+        self.gaps: list[tuple[int, int]] = []
         self.records: dict[int, Record] = {}
         self.by_name: dict[str, Record] = {}
         self.by_short: dict[bytes, Record] = {}
         for record in scan(data):
             self.remember(record)
+
+    def change(self) -> None:
+        """It is about to be changed."""
+        if self.before is None:
+            self.before = bytes(self.data)
+            self.find_gaps(True)
+
+    def find_gaps(self, keep: bool) -> None:
+        """Look for free slots; with ``keep`` not those whose entry is still there on the device."""
+        before = self.before or b""
+        self.gaps = []
+        self.end = len(self.data) // 32
+        begin = -1
+        for slot, mark in enumerate(self.data[::32]):
+            if not mark:
+                self.end = slot
+                # what follows the mark counts for nothing, and must not come to count when the mark moves
+                if any(self.data[slot * 32 :]):
+                    self.data[slot * 32 :] = bytes(len(self.data) - slot * 32)
+                break
+            if mark == DELETED and not (keep and before[slot * 32 : slot * 32 + 1] not in (b"", b"\0", b"\xe5")):
+                if begin < 0:
+                    begin = slot
+            elif begin >= 0:
+                self.gaps.append((begin, slot - begin))
+                begin = -1
+        if begin >= 0:
+            self.gaps.append((begin, self.end - begin))
+
+    def room(self, count: int, aligned: bool) -> int | None:
+        """The first of ``count`` free slots, which are taken; None without any. ``aligned``: all of them in one
+        sector of 512 bytes, so that a name comes and goes as a whole."""
+        aligned = aligned and count <= 16
+        for number, (first, free) in enumerate(self.gaps):
+            begin = _align(first, count) if aligned else first
+            if begin + count <= first + free:
+                rest = [(first, begin - first), (begin + count, first + free - begin - count)]
+                self.gaps[number : number + 1] = [gap for gap in rest if gap[1]]
+                return begin
+        begin = _align(self.end, count) if aligned else self.end
+        if (begin + count) * 32 > len(self.data):
+            return None
+        if begin > self.end:
+            for slot in range(self.end, begin):
+                self.data[slot * 32] = DELETED
+            self.gaps.append((self.end, begin - self.end))
+        self.end = begin + count
+        return begin
 
     def remember(self, record: Record) -> None:
         """Where a damaged directory has a name twice the first one stays."""

@@ -55,7 +55,8 @@ class FatFileSystem(FileSystem):
         """Forget everything that was read."""
         self.table = Table(self.node, self.boot)
         self._directories: dict[int, Directory] = {}
-        self._blocks: dict[int, Directory] = {}
+        #: where each part of a directory that was seen begins -> the directory
+        self._owners: dict[int, int] = {}
         self._loaded = 0
         #: first cluster of each directory seen -> its inode, and the parent's
         self._homes: dict[int, tuple[int, int]] = {self.boot.root_cluster: (ROOT, ROOT)}
@@ -100,7 +101,7 @@ class FatFileSystem(FileSystem):
         low = boot.data_start if self.wide else boot.root_start
         if not low <= place < boot.data_start + boot.clusters * boot.cluster_size:
             raise GuestError(errno.ENOENT)
-        holder = self._blocks.get(self._block(place))
+        holder = self._directories.get(self._owners.get(self._block(place), 0))
         if holder is not None:
             at = self._slot(holder, place) * 32
             raw = bytes(holder.data[at : at + 32])
@@ -167,25 +168,19 @@ class FatFileSystem(FileSystem):
 
     def _keep(self, found: Directory) -> Directory:
         for offset, _ in found.places:
-            if offset in self._blocks:
+            if self._owners.get(offset, found.ino) != found.ino:
                 raise self._damage(found.ino, "cluster chain", found.start, "two directories share a cluster")
         self._directories[found.ino] = found
         for offset, _ in found.places:
-            self._blocks[offset] = found
+            self._owners[offset] = found.ino
         self._loaded += len(found.data) // 32
         return found
 
     def _evict(self) -> None:
         for ino, found in list(self._directories.items()):
             if found.before is None:
-                self._drop(ino)
-
-    def _drop(self, ino: int) -> None:
-        found = self._directories.pop(ino, None)
-        if found is not None:
-            for offset, _ in found.places:
-                self._blocks.pop(offset, None)
-            self._loaded -= len(found.data) // 32
+                del self._directories[ino]
+                self._loaded -= len(found.data) // 32
 
     def _damage(self, ino: int, field: str, value: object, why: str) -> CorruptError:
         return CorruptError(

@@ -123,6 +123,12 @@ class Table:
         self.pages: dict[int, array[int]] = {}
         self.before: dict[int, array[int]] = {}
         self.high: dict[int, array[int]] = {}
+        #: free clusters where they were counted; where to look next; pages with clusters freed since the last commit,
+        #: and those known to have no free ones
+        self.free: int | None = None
+        self.after = 2
+        self.freed: set[int] = set()
+        self.full: set[int] = set()
 
     def page(self, number: int) -> array[int]:
         page = self.pages.get(number)
@@ -244,6 +250,9 @@ class Table:
     # ---- free space
 
     def count_free(self) -> int:
+        """All free clusters, counted once and kept up to date."""
+        if self.free is not None:
+            return self.free
         total = 0
         for number in range((self.limit + PAGE - 1) // PAGE):
             page = self.page(number)
@@ -251,4 +260,127 @@ class Table:
             total += page.count(0) if end == len(page) else page[:end].count(0)
             if not number:
                 total -= page[:2].count(0)
+        self.free = total
         return total
+
+    # ---- changing
+
+    def _change(self, number: int) -> array[int]:
+        """A page that is about to be changed."""
+        page = self.page(number)
+        if number not in self.before:
+            self.before[number] = page[:]
+        return page
+
+    def set(self, cluster: int, value: int) -> None:
+        self._change(cluster // PAGE)[cluster % PAGE] = value
+
+    def link(self, start: int, count: int, after: int = END | 7) -> None:
+        """Make a run a chain that goes on to ``after``."""
+        end = start + count
+        while start < end:
+            number, at = divmod(start, PAGE)
+            step = min(end - start, PAGE - at)
+            page = self._change(number)
+            page[at : at + step] = array("I", range(start + 1, start + 1 + step))
+            start += step
+        self.set(end - 1, after)
+
+    def release(self, start: int, count: int) -> None:
+        """Make a run free."""
+        if self.free is not None:
+            self.free += count
+        while count:
+            number, at = divmod(start, PAGE)
+            step = min(count, PAGE - at)
+            self._change(number)[at : at + step] = array("I", bytes(4 * step))
+            self.freed.add(number)
+            self.full.discard(number)
+            start, count = start + step, count - step
+
+    def allocate(self, count: int, goal: int = 0) -> list[tuple[int, int]] | None:
+        """Runs of ``count`` free clusters, from ``goal`` on where it is free; None where there are not so many.
+
+        What was freed since the last commit is taken only when there is nothing else: after a cut the old files are
+        still there. The runs are not marked as taken: `link` does that.
+        """
+        found = self._search(count, goal, False)
+        if found is None and self.freed:
+            self.full.clear()
+            found = self._search(count, goal, True)
+        if found is not None:
+            self.after = found[-1][0] + found[-1][1]
+            if self.free is not None:
+                self.free -= count
+        return found
+
+    def _search(self, count: int, goal: int, reuse: bool) -> list[tuple[int, int]] | None:
+        if not 2 <= goal < self.limit:
+            goal = self.after if 2 <= self.after < self.limit else 2
+        found: list[tuple[int, int]] = []
+        pages = -(-self.limit // PAGE)
+        first = goal // PAGE
+        # the page of the goal is looked at twice: from there on, and in the end what is before it
+        for step in range(pages + 1):
+            number = (first + step) % pages
+            if number in self.full:
+                continue
+            low = goal % PAGE if not step else 2 if not number else 0
+            high = min(PAGE, self.limit - number * PAGE)
+            if step == pages:
+                high = min(high, goal % PAGE)
+            before = len(found)
+            count = self._search_page(number, low, high, count, reuse, found)
+            if not count:
+                return found
+            if len(found) == before and low <= 2 * (not number) and high == min(PAGE, self.limit - number * PAGE):
+                self.full.add(number)
+        return None
+
+    def _search_page(
+        self, number: int, low: int, high: int, count: int, reuse: bool, found: list[tuple[int, int]]
+    ) -> int:
+        page = self.page(number)
+        if number in self.freed and not reuse:
+            page = array("I", map(int.__or__, page, self.before[number]))
+        while count and low < high:
+            try:
+                low = page.index(0, low, high)
+            except ValueError:
+                break
+            room = min(high - low, count)
+            run = 1
+            step = 16
+            while run < room:
+                step = min(step, room - run)
+                if page[low + run : low + run + step] == array("I", bytes(4 * step)):
+                    run += step
+                    step *= 2
+                elif step == 1:
+                    break
+                else:
+                    step = 1 if step < 4 else step // 4
+            found.append((number * PAGE + low, run))
+            count -= run
+            low += run
+        return count
+
+    def stages(self) -> list[dict[int, array[int]]]:
+        """What is changed, as pages of three steps: new chains and nothing else; then old chains that go on into
+        them; then all, with what became free or shorter."""
+        first: dict[int, array[int]] = {}
+        second: dict[int, array[int]] = {}
+        last: dict[int, array[int]] = {}
+        for number, before in self.before.items():
+            now = self.pages[number]
+            pairs = list(zip(before, now, strict=True))
+            first[number] = array("I", [old or new for old, new in pairs])
+            second[number] = array("I", [old if old and (not new or new >= END) else new for old, new in pairs])
+            last[number] = now
+        return [first, second, last]
+
+    def committed(self) -> None:
+        """The device has what is here."""
+        self.before.clear()
+        self.freed.clear()
+        self.full.clear()
