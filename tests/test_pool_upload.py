@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import judges
 from cowshed.errors import ArgumentError, CancelledError, HostCallError
 from cowshed.pool.host import Host
 from cowshed.pool.pool import Pool
@@ -246,3 +248,22 @@ def test_progress_and_cancelling(pool: Pool, tmp_path: Path) -> None:
 
         with pytest.raises(CancelledError):
             verb(Progress(listener=listener))
+
+
+def test_an_image_takes_an_image(pool: Pool, tmp_path: Path) -> None:
+    """The file of a qcow2 volume grows to what its capacity may need, without being asked to."""
+    judge = judges.need("qemu-img")
+    made = pool.create_volume(
+        "<volume><name>q</name><capacity>4194304</capacity><target><format type='qcow2'/></target></volume>"
+    )
+    raw, image = tmp_path / "raw", tmp_path / "image"
+    raw.write_bytes(os.urandom(4 << 20))
+    subprocess.run([judge, "convert", "-O", "qcow2", raw, image], check=True)
+    assert image.stat().st_size > os.stat(made.path).st_size
+    made.upload(image)
+    subprocess.run([judge, "compare", "-f", "raw", "-F", "qcow2", raw, made.path], check=True)
+    with open(image, "ab") as file:
+        file.truncate(64 << 20)
+    with pytest.raises(ArgumentError, match="has room for"):
+        made.upload(image)
+    subprocess.run([judge, "compare", "-f", "raw", "-F", "qcow2", raw, made.path], check=True)

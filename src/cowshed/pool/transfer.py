@@ -24,7 +24,7 @@ _ZEROES = memoryview(bytes(STEP))
 def download(
     node: Node,
     target: BinaryIO | str | os.PathLike[str],
-    *,
+    *names: str,
     offset: int,
     length: int,
     sparse: bool,
@@ -32,7 +32,8 @@ def download(
 ) -> None:
     """Copy ``length`` bytes (0: all there are) from ``offset`` to ``target``; nothing where ``offset`` is past the end.
 
-    Raises HostCallError when the target can't be made or written, HostError when the source can't be read.
+    ``names``: files and devices that the bytes come from, which a path must not name. Raises ArgumentError when it
+    does, HostCallError when the target can't be made or written, HostError when the source can't be read.
     """
     rest = max(0, node.size - offset)
     count = min(length, rest) if length else rest
@@ -40,13 +41,32 @@ def download(
     if isinstance(target, (str, os.PathLike)):
         path = os.fspath(target)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except (OSError, ValueError) as error:
             raise HostCallError(f"cannot create {path}", _number(error), path=path) from error
         with open(fd, "wb", buffering=0) as file:
+            empty(fd, path, *names)
             _download(node, file, offset, count, sparse and stat.S_ISREG(os.fstat(fd).st_mode), progress)
     else:
         _download(node, target, offset, count, sparse and target.seekable(), progress)
+
+
+def empty(fd: int, path: str, *names: str) -> None:
+    """Empty the file that is to be written. Raises ArgumentError when it is one of ``names``, by whatever name: what
+    is to be read would be gone before the first byte; HostCallError when it can't be emptied."""
+    try:
+        there = os.fstat(fd)
+        for name in names:
+            try:
+                source = os.stat(name)
+            except (OSError, ValueError):
+                continue
+            if (source.st_dev, source.st_ino) == (there.st_dev, there.st_ino):
+                raise ArgumentError(f"'{path}' is the volume itself", field="file", value=path)
+        if stat.S_ISREG(there.st_mode):
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        raise HostCallError(f"cannot create {path}", _number(error), path=path) from error
 
 
 def _download(node: Node, file: BinaryIO, offset: int, count: int, sparse: bool, progress: Progress) -> None:
@@ -99,13 +119,15 @@ def upload(
     offset: int,
     length: int,
     sparse: bool,
-    grow: bool,
+    limit: int | None,
     progress: Progress,
 ) -> None:
     """Copy all of ``source`` to ``offset``; at most ``length`` bytes where that is not 0.
 
+    ``limit``: how long the volume's file may become, if it is not that long already; None: as long as it takes.
+
     Nothing is written when it is known beforehand that it does not fit. Raises ArgumentError when it goes beyond the
-    end of the volume called ``name`` (and may not ``grow``), HostCallError when it is longer than ``length`` or can't
+    ``limit`` of the volume called ``name``, HostCallError when it is longer than ``length`` or can't
     be read, HostError when the volume can't be written.
     """
     if isinstance(source, (str, os.PathLike)):
@@ -115,20 +137,19 @@ def upload(
         except (OSError, ValueError) as error:
             raise HostCallError(f"cannot read {path}", _number(error), path=path) from error
         with open(fd, "rb", buffering=0) as file:
-            upload(node, file, name, offset=offset, length=length, sparse=sparse, grow=grow, progress=progress)
+            upload(node, file, name, offset=offset, length=length, sparse=sparse, limit=limit, progress=progress)
         return
-    room = node.size - offset
     fd, begin = _real_file(source)
     try:
         if fd < 0:
-            _from_stream(node, source, _Bound(node, name, offset, length, grow), progress)
+            _from_stream(node, source, _Bound(node, name, offset, length, limit), progress)
             return
         total = max(0, os.fstat(fd).st_size - begin)
         if length and total > length:
             raise _too_long()
-        if total and total > room:
-            if not grow:
-                raise _no_room(node, name, offset, total)
+        if total and offset + total > node.size:
+            if limit is not None and offset + total > limit:
+                raise _no_room(max(node.size, limit), name, offset, total)
             node.resize(offset + total)
         progress.start(total)
         _from_file(node, fd, begin, offset, total, sparse, progress)
@@ -186,12 +207,12 @@ def _spans(fd: int, begin: int, total: int, sparse: bool) -> Iterator[tuple[int,
 class _Bound:
     """Where bytes of unknown number go, and how many may come."""
 
-    def __init__(self, node: Node, name: str, offset: int, length: int, grow: bool) -> None:
+    def __init__(self, node: Node, name: str, offset: int, length: int, limit: int | None) -> None:
         self.node = node
         self.name = name
         self.offset = offset
         self.length = length
-        self.grow = grow
+        self.limit = limit
         self.done = 0
 
     def write(self, view: memoryview) -> None:
@@ -201,13 +222,13 @@ class _Bound:
             over = _too_long()
             view = view[: self.length - self.done]
         at = self.offset + self.done
-        room = self.node.size - at
-        if len(view) > room:
-            if self.grow:
-                self.node.resize(at + len(view))
-            else:
-                over = _no_room(self.node, self.name, self.offset, None)
-                view = view[: max(0, room)]
+        if self.limit is not None:
+            most = max(self.node.size, self.limit)
+            if at + len(view) > most:
+                over = _no_room(most, self.name, self.offset, None)
+                view = view[: max(0, most - at)]
+        if len(view) and at + len(view) > self.node.size:
+            self.node.resize(at + len(view))
         self.node.write(at, view) if len(view) else None
         self.done += len(view)
         if over is not None:
@@ -245,11 +266,11 @@ def _too_long() -> HostCallError:
     return HostCallError("cannot write to stream", errno.ENOSPC, hint="there is more than the length that was given")
 
 
-def _no_room(node: Node, name: str, offset: int, total: int | None) -> ArgumentError:
-    room = max(0, node.size - offset)
+def _no_room(most: int, name: str, offset: int, total: int | None) -> ArgumentError:
+    room = max(0, most - offset)
     much = "more" if total is None else f"{total} bytes"
     return ArgumentError(
-        f"{much} to upload at offset {offset}, but volume '{name}' of {node.size} bytes has room for {room} there",
+        f"{much} to upload at offset {offset}, but volume '{name}' of {most} bytes has room for {room} there",
         field="length", value=total, hint="resize the volume first, or allow the upload to make it longer",
     )  # fmt: skip
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .pool import Pool
 
 _LIMIT = (1 << 63) - 1
+#: what the tables of an image may take besides a sixteenth of its capacity (512 byte clusters need that)
+_TABLES = 16 << 20
 #: seconds for which the facts of a volume that is no file are taken as those of now
 _BELIEVED = 1.0
 
@@ -72,6 +74,7 @@ class Volume:
         self.path = definition.target.path or ""
         self.key = definition.key or self.path
         self.type = definition.type
+        self._devices = [device for device, _, _ in definition.extents]
         self._first: VolumeDef | None = definition
         self._made = monotonic()
 
@@ -233,9 +236,11 @@ class Volume:
     ) -> None:
         """Write bytes into the volume's file from ``offset`` on. ``source``: a path, or a file object to read.
 
-        ``length``: how many bytes there may be, 0 for up to the volume's end; more is an error. ``sparse``: holes of
-        the source (where it is a real file) become holes. ``resize``: what goes beyond the end makes the volume longer,
-        as libvirt always does. Raises ArgumentError, HostCallError, StateError.
+        ``length``: how many bytes there may be, 0 for as many as fit; more is an error. What fits: up to the end of a
+        raw volume; into an image file of another format its whole disk, tables and all. ``sparse``: holes of the source
+        (where it is a real file) become holes. ``resize``: whatever it takes, as libvirt always does.
+
+        Raises ArgumentError, HostCallError, StateError.
         """
         from .transfer import upload
 
@@ -246,10 +251,9 @@ class Volume:
             _Words("cannot write", self.path),
             self._open("open stream for", writable=True) as node,
         ):
-            upload(
-                    node, source, self.name, offset=offset, length=length, sparse=sparse, grow=resize,
-                    progress=claim.watch(progress),
-                )  # fmt: skip
+            limit = None if resize else self._most()
+            watched = claim.watch(progress)
+            upload(node, source, self.name, offset=offset, length=length, sparse=sparse, limit=limit, progress=watched)
             node.flush()
 
     def download(
@@ -274,9 +278,25 @@ class Volume:
             _Words("cannot read", self.path),
             self._open("open stream for", writable=False) as node,
         ):
-            download(node, target, offset=offset, length=length, sparse=sparse, progress=claim.watch(progress))
+            download(
+                node, target, *self.places, offset=offset, length=length, sparse=sparse,
+                progress=claim.watch(progress),
+            )  # fmt: skip
 
     # ---- helpers
+
+    def _most(self) -> int:
+        """How long its file may become by an upload: the file of an image grows, to its capacity and its tables."""
+        now = self._now()
+        if now.type != "file" or now.target.format in ("raw", "iso"):
+            return 0  # no longer than it is
+        return now.capacity + now.capacity // 16 + _TABLES
+
+    @property
+    def places(self) -> list[str]:
+        """The files and devices that hold its bytes, as far as they are known without a look: its own path, and the
+        devices that it is a part of."""
+        return [self.path, *self._devices]
 
     def _open(self, doing: str, *, writable: bool) -> Any:
         try:
@@ -346,7 +366,9 @@ def create_volume(
     below = _backing_volume(pool, definition)
     # nobody deletes what the new volume will stand on
     also = None if below is None else (below.pool, below.name, READ)
-    with pool.claim("create", definition.name, BUILD, beside=beside, also=also) as claim:
+    with pool.claim(
+        "create", definition.name, BUILD, beside=beside, also=also, extents=definition.extents
+    ) as claim:
         watched = claim.watch(progress)
         options: Any = {"part": claim.part} if backend.files else {}
         backend.create_volume(live, definition, prealloc_metadata=prealloc_metadata, progress=watched, **options)
@@ -381,7 +403,7 @@ def clone_volume(
     beside = definition.target.path if backend.files else None
     with pool.claim(
         "clone", definition.name, BUILD, beside=beside, also=(origin.pool, origin.name, READ),
-        function="virStorageVolCreateXMLFrom",
+        extents=definition.extents, function="virStorageVolCreateXMLFrom",
     ) as claim:  # fmt: skip
         source = origin._now()  # as it is now that nobody changes it
         _at_least(definition, source)

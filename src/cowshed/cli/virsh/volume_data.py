@@ -43,13 +43,15 @@ def vol_download(session: Session, call: Call) -> None:
     volume = session.volume(call)
     name, path = call.need("vol"), call.need("file")
     session.host.check_access("virStorageVolDownload")
+    from ...pool.transfer import empty
+
     created = True
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         created = False
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         except OSError as error:
             raise Failed(f"cannot create {path}") from error
     except OSError as error:
@@ -57,6 +59,8 @@ def vol_download(session: Session, call: Call) -> None:
     try:
         with open(fd, "wb", buffering=0) as file, session.working(name) as progress:
             try:
+                if not created:
+                    empty(fd, path, *volume.places)
                 volume.download(file, offset=offset, length=length, sparse=call.flag("sparse"), progress=progress)
             except CowshedError as error:
                 doing = "receive data" if progress.done else "download"
