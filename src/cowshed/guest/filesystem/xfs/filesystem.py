@@ -12,6 +12,7 @@ from .attribute import attributes, kernel_names
 from .directory import Directory
 from .fork import Fork
 from .inode import FORMAT_BTREE, FORMAT_DEV, FORMAT_EXTENTS, FORMAT_LOCAL, Inode
+from .log import Log
 from .store import Store, damaged
 from .superblock import Superblock
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ....block.node import Node
+    from .replay import Intent
 
 _INODES = 4096  # inodes kept in memory
 _FORKS = 256
@@ -48,6 +50,20 @@ class XfsFileSystem(FileSystem):
                 value=superblock.dblocks, limit=node.size // superblock.blocksize,
             )  # fmt: skip
         self._take(superblock)
+        self._intents: dict[int, list[Intent]] = {}
+        log = Log(node, superblock)
+        self.dirty = not log.clean
+        if self.dirty:
+            self._replay(log)
+
+    def _replay(self, log: Log) -> None:
+        """What the log holds is seen, and the device stays as it is."""
+        from .replay import Replay
+
+        replay = Replay(self.store, log)
+        replay.run()
+        self._intents = replay.intents
+        self._take(Superblock(self.store.read(0, self.superblock.sectsize), replayed=True))
 
     def _take(self, superblock: Superblock) -> None:
         self.superblock = self.store.superblock = superblock
@@ -81,6 +97,9 @@ class XfsFileSystem(FileSystem):
         fork = self._forks.get(key)
         if fork is None:
             fork = Fork(self.store, inode, attributes=attributes)
+            for intent in self._intents.get(inode.ino, ()):
+                if intent.attributes == attributes:
+                    intent.apply(fork)
             if len(self._forks) >= _FORKS or len(fork.starts) > _EXTENTS_KEPT:
                 self._forks.clear()
             self._forks[key] = fork

@@ -29,7 +29,7 @@ class Store:
         self.superblock: Superblock
         self.overlay: dict[int, bytes] = {}
         self.replayed: set[int] = set()
-        self._pages: dict[int, bytes] = {}
+        self._pages: dict[int, bytearray] = {}
         self._verified: dict[int, int] = {}  # offset -> length of structures whose checksum was found right
 
     # ---- bytes
@@ -38,7 +38,7 @@ class Store:
         """``length`` bytes; CorruptError past the end of the device."""
         page, inside = divmod(offset, _PAGE)
         if inside + length <= _PAGE:
-            return self._page(page)[inside : inside + length]
+            return bytes(self._page(page)[inside : inside + length])
         if offset + length > self.node.size:
             raise CorruptError(
                 f"XFS: {length} bytes at offset {offset} lie past the end of the device", offset=offset,
@@ -46,7 +46,7 @@ class Store:
             )  # fmt: skip
         return self._laid_over(offset, self.node.read(offset, length))
 
-    def _page(self, number: int) -> bytes:
+    def _page(self, number: int) -> bytearray:
         pages = self._pages
         page = pages.pop(number, None)
         if page is None:
@@ -56,7 +56,7 @@ class Store:
                 raise CorruptError(
                     f"XFS: offset {offset} lies past the end of the device", offset=offset, limit=self.node.size
                 )
-            page = self._laid_over(offset, self.node.read(offset, length))
+            page = bytearray(self._laid_over(offset, self.node.read(offset, length)))
             if len(pages) >= _PAGES:
                 del pages[next(iter(pages))]
         pages[number] = page
@@ -86,11 +86,17 @@ class Store:
         if offset % SECTOR or len(data) % SECTOR:
             raise ValueError("whole sectors only")
         first = offset // SECTOR
+        overlay, pages = self.overlay, self._pages
         for index in range(len(data) // SECTOR):
-            self.overlay[first + index] = bytes(data[index * SECTOR : (index + 1) * SECTOR])
+            overlay[first + index] = bytes(data[index * SECTOR : (index + 1) * SECTOR])
             if replayed:
                 self.replayed.add(first + index)
-            self._pages.pop((first + index) * SECTOR // _PAGE, None)
+        for number in range(offset // _PAGE, (offset + len(data) - 1) // _PAGE + 1):
+            page = pages.get(number)
+            if page is not None:
+                at = max(offset, number * _PAGE)
+                end = min(offset + len(data), number * _PAGE + len(page))
+                page[at - number * _PAGE : end - number * _PAGE] = data[at - offset : end - offset]
         self._verified.clear()
 
     def drop(self, offset: int, length: int) -> None:
