@@ -89,7 +89,8 @@ class Groups:
         if copy or sb.where:
             group = next((n for n in range(1, min(sb.groups, 10)) if sb.has_super(n)), 0)
             return sb.group_first_block(group) + 1 + index
-        return sb.first_data_block + 1 + index
+        # with bigalloc and blocks of 1 KiB the superblock is in block 1, though the first data block is 0
+        return max(sb.first_data_block, 1024 // sb.block_size) + 1 + index
 
     def __getitem__(self, number: int) -> Group:
         group = self._loaded.get(number)

@@ -137,6 +137,9 @@ class Inode:
         found.size = self.size
         found.blksize = block_size
         found.blocks = self.sectors
+        if self.flags & INLINE_DATA and self.is_file:
+            # as the kernel shows it, so that nobody takes the file for one hole
+            found.blocks += self.size + 511 >> 9
         found.atime = self.atime
         found.mtime = self.mtime
         found.ctime = self.ctime
