@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
-from .output import Output, Stop
+# Until something runs that must be put in order, Ctrl-C simply ends the process: no traceback out of an import.
+_INTERRUPTIBLE = getsignal(SIGINT) is default_int_handler
+if _INTERRUPTIBLE:
+    signal(SIGINT, SIG_DFL)
+
+from .output import Output, Stop  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +97,8 @@ def _guarded(module: str, name: str, argv: list[str], out: Output) -> int:
     _standard_streams()
     try:
         front: Front = getattr(__import__(module, fromlist=(name,)), name)
+        if _INTERRUPTIBLE:
+            signal(SIGINT, default_int_handler)
         return front(argv, out)
     except Stop as stop:
         return stop.code
