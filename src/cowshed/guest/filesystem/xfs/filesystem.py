@@ -14,13 +14,14 @@ from .fork import Fork
 from .inode import FORMAT_BTREE, FORMAT_DEV, FORMAT_EXTENTS, FORMAT_LOCAL, Inode
 from .log import Log
 from .store import Store, damaged
-from .superblock import Superblock
+from .superblock import RO_KNOWN, Superblock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ....block.node import Node
+    from .edit import Edit
     from .replay import Intent
 
 _INODES = 4096  # inodes kept in memory
@@ -51,6 +52,7 @@ class XfsFileSystem(FileSystem):
             )  # fmt: skip
         self._take(superblock)
         self._intents: dict[int, list[Intent]] = {}
+        self._edit: Edit | None = None
         log = Log(node, superblock)
         self.dirty = not log.clean
         if self.dirty:
@@ -105,7 +107,7 @@ class XfsFileSystem(FileSystem):
             self._forks[key] = fork
         return fork
 
-    def _forget(self, ino: int) -> None:
+    def forget(self, ino: int) -> None:
         self._inodes.pop(ino, None)
         self._forks.pop((ino, False), None)
         self._forks.pop((ino, True), None)
@@ -174,7 +176,18 @@ class XfsFileSystem(FileSystem):
             raise GuestError(errno.EISDIR)
         if inode.kind != _stat.S_IFREG:
             raise GuestError(errno.EINVAL)
-        return super().read(ino, offset, length)
+        edit = self._edit
+        if edit is None or not edit.data.runs:
+            return super().read(ino, offset, length)
+        length = max(0, min(length, inode.size - offset))
+        buffer = bytearray(length)
+        view = memoryview(buffer)
+        for at, count, place in self.extents(ino, offset, length):
+            if place is not None:
+                part = view[at - offset : at - offset + count]
+                self.node.read_into(place, part)
+                edit.data.lay_over(place, part)
+        return bytes(buffer)
 
     def readlink(self, ino: int) -> bytes:
         inode = self.inode(ino)
@@ -228,3 +241,81 @@ class XfsFileSystem(FileSystem):
         from .space import statvfs
 
         return statvfs(self.store)
+
+    # ---- writing, within the blocks that a file has
+
+    def _change(self, verb: str) -> Edit:
+        """What collects changes. GuestError EROFS."""
+        if self._edit is None:
+            if not self.writable:
+                raise self._refusal(verb)
+            if self.dirty:
+                raise GuestError(
+                    errno.EROFS, "the log of the XFS file system is dirty",
+                    hint="start the guest or mount the file system once, or run xfs_repair, before changing it",
+                )  # fmt: skip
+            unknown = self.superblock.features_ro_compat & ~RO_KNOWN
+            if unknown:
+                raise GuestError(
+                    errno.EROFS, hint=f"the file system has features that are not known here: {unknown:#x}"
+                )
+            from .edit import Edit
+
+            self._edit = Edit(self)
+        return self._edit
+
+    def fits(self, ino: int, size: int) -> bool:
+        """Can a regular file's bytes be replaced by ``size`` others in the blocks that it has?"""
+        return self._change("write").fits(ino, size)
+
+    def write(self, ino: int, offset: int, data: bytes | memoryview, now: int) -> None:
+        self._change("write").write(ino, offset, memoryview(data).cast("B"), now)
+
+    def truncate(self, ino: int, size: int, now: int) -> None:
+        self._change("truncate").truncate(ino, size, now)
+
+    def set_attributes(
+        self,
+        ino: int,
+        now: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime: int | None = None,
+        mtime: int | None = None,
+    ) -> None:
+        self._change("set_attributes").set_attributes(ino, now, mode, uid, gid, atime, mtime)
+
+    def set_xattr(self, ino: int, name: bytes, value: bytes, now: int) -> None:
+        edit = self._change("set_xattr")
+        from .attribute_edit import set_xattr
+
+        set_xattr(edit, ino, name, value, now)
+
+    def remove_xattr(self, ino: int, name: bytes, now: int) -> None:
+        edit = self._change("remove_xattr")
+        from .attribute_edit import remove_xattr
+
+        remove_xattr(edit, ino, name, now)
+
+    def set_label(self, label: str) -> None:
+        edit = self._change("set_label")
+        from .label import set_label
+
+        set_label(edit, label)
+        self.label = label
+
+    def sync(self) -> None:
+        if self._edit is not None:
+            self._edit.sync()
+
+    def discard_changes(self) -> None:
+        if self._edit is not None:
+            self._edit.discard()
+            self._take(self.superblock)
+
+    def close(self) -> None:
+        self.discard_changes()
+        self._inodes.clear()
+        self._forks.clear()
