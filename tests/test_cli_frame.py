@@ -618,7 +618,7 @@ def test_links_are_made_once_and_spare_what_is_not_theirs(tmp_path: Path) -> Non
         refused = links(target.parent)
         assert refused.returncode == 1 and "left alone" in refused.stderr
     assert target.is_dir()
-    assert sorted(os.listdir(target.parent)) == sorted(main.TOOLS)
+    assert sorted(os.listdir(target.parent)) == sorted(front.TOOLS)
 
 
 def test_link_of_an_interpreter_with_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
