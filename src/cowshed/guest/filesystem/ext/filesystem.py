@@ -40,6 +40,8 @@ class ExtFileSystem(FileSystem):
     def __init__(self, node: Node, *, writable: bool = False) -> None:
         super().__init__(node, writable=writable)
         self.journal: Journal | None = None
+        #: the superblock's counts may be old ones: a journal was replayed, or it was not unmounted
+        self.recount = False
         self._writer: Writer | None = None
         self._load()
 
@@ -51,7 +53,10 @@ class ExtFileSystem(FileSystem):
             if self.notes:
                 raise CorruptError(self.notes[0], layer="ext superblock", hint="e2fsck can repair it")
         self._arrange()
+        self.journal = None
+        self.recount = not self.sb.u16(0x3A) & superblock.STATE_VALID
         if self.sb.compat & superblock.HAS_JOURNAL and self.sb.incompat & superblock.RECOVER:
+            self.recount = True
             self._replay()
         if self.writable and self.sb.u16(0x3A) & superblock.STATE_ERROR:
             raise CorruptError(
@@ -232,11 +237,102 @@ class ExtFileSystem(FileSystem):
 
         return statvfs(self)
 
+    # ---- writing
+
+    @property
+    def writer(self) -> Writer:
+        """Where changes are gathered. GuestError EROFS when the file system was opened for reading."""
+        if self._writer is None:
+            if not self.writable:
+                raise GuestError(errno.EROFS)
+            from .write import Writer
+
+            self._writer = Writer(self)
+            self._writer.prepare()
+        return self._writer
+
+    def create(
+        self,
+        directory: int,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        now: int,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+    ) -> int:
+        return self.writer.create(directory, name, mode, uid, gid, now, rdev, target)
+
+    def link(self, ino: int, directory: int, name: bytes, now: int) -> None:
+        self.writer.link(ino, directory, name, now)
+
+    def unlink(self, directory: int, name: bytes, now: int) -> None:
+        self.writer.unlink(directory, name, now)
+
+    def rmdir(self, directory: int, name: bytes, now: int) -> None:
+        self.writer.rmdir(directory, name, now)
+
+    def rename(self, old: int, old_name: bytes, new: int, new_name: bytes, now: int) -> None:
+        self.writer.rename(old, old_name, new, new_name, now)
+
+    def write(self, ino: int, offset: int, data: bytes | memoryview, now: int) -> None:
+        self.writer.write(ino, offset, data, now)
+
+    def truncate(self, ino: int, size: int, now: int) -> None:
+        self.writer.truncate(ino, size, now)
+
+    def set_attributes(
+        self,
+        ino: int,
+        now: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        atime: int | None = None,
+        mtime: int | None = None,
+    ) -> None:
+        self.writer.set_attributes(ino, now, mode, uid, gid, atime, mtime)
+
+    def set_xattr(self, ino: int, name: bytes, value: bytes, now: int) -> None:
+        self.writer.set_xattr(ino, name, value, now)
+
+    def remove_xattr(self, ino: int, name: bytes, now: int) -> None:
+        self.writer.remove_xattr(ino, name, now)
+
+    def set_label(self, label: str) -> None:
+        from .identity import set_label
+
+        set_label(self, self.writer, label)
+
+    def set_uuid(self, uuid: str) -> None:
+        from .identity import set_uuid
+
+        set_uuid(self, self.writer, uuid)
+
     # ---- state
 
+    def sync(self) -> None:
+        writer = self._writer
+        if writer is None or not writer.changed:
+            return
+        from .commit import commit
+
+        commit(self, writer)
+        self.recount = False
+
     def discard_changes(self) -> None:
-        if self._writer is not None:
-            self._writer.discard()
+        writer = self._writer
+        if writer is None:
+            return
+        self._writer = None
+        writer.spool.close()
+        if writer.changed or writer.allocator.changed_groups:
+            self._load()
 
     def close(self) -> None:
-        self.discard_changes()
+        if self._writer is not None:
+            self._writer.spool.close()
+            self._writer = None

@@ -28,7 +28,7 @@ EA_INODE = 0x200000
 INLINE_DATA = 0x10000000
 CASEFOLD = 0x40000000
 
-_BASE = struct.Struct("<HHIiiiIHHII4x60sIIII")
+_BASE = struct.Struct("<HHIiiiIHHIII60sIIII")
 _OSD2 = struct.Struct("<HHHHH2x")
 _EXTRA = struct.Struct("<HH")
 #: inodes kept parsed
@@ -57,7 +57,7 @@ class Inode:
         self.generation: int
         self.block: bytes
         (
-            self.mode, uid, size, atime, ctime, mtime, self.dtime, gid, self.nlink, sectors, self.flags, self.block,
+            self.mode, uid, size, atime, ctime, mtime, self.dtime, gid, self.nlink, sectors, self.flags, _, self.block,
             self.generation, acl, high, _,
         ) = _BASE.unpack_from(raw)  # fmt: skip
         sectors_high, acl_high, uid_high, gid_high, _ = _OSD2.unpack_from(raw, 0x74)
@@ -158,7 +158,8 @@ class Inode:
         extra = [_pack_time(value) for value in (self.ctime, self.mtime, self.atime)]
         _BASE.pack_into(
             self.raw, 0, self.mode, self.uid & 0xFFFF, self.size & 0xFFFFFFFF, extra[2][0], extra[0][0], extra[1][0],
-            self.dtime, self.gid & 0xFFFF, self.nlink, sectors & 0xFFFFFFFF, self.flags, self.block, self.generation,
+            self.dtime, self.gid & 0xFFFF, self.nlink, sectors & 0xFFFFFFFF, self.flags,
+            int.from_bytes(self.raw[0x24:0x28], "little"), self.block, self.generation,
             self.acl & 0xFFFFFFFF, self.size >> 32, 0,
         )  # fmt: skip
         struct.pack_into(
@@ -193,6 +194,8 @@ class Inodes:
         self.sb = volume.sb
         self.groups = groups
         self._cache: dict[int, Inode] = {}
+        #: inodes that changed since the last sync
+        self.changed: dict[int, Inode] = {}
 
     def forget(self) -> None:
         self._cache.clear()
@@ -210,7 +213,7 @@ class Inodes:
         return self.groups[group].inode_table + block, offset
 
     def __getitem__(self, number: int) -> Inode:
-        found = self._cache.get(number)
+        found = self.changed.get(number) or self._cache.get(number)
         if found is not None:
             return found
         block, offset = self.place(number)
@@ -242,10 +245,6 @@ class Inodes:
             )  # fmt: skip
         return inode
 
-    def put(self, inode: Inode) -> None:
-        """A new or changed inode is the one that is in use from now on."""
-        self._cache[inode.number] = inode
-
     def _sums(self, inode: Inode, raw: bytes | bytearray) -> tuple[int, int]:
         """The checksum that is stored, and the one that the bytes have."""
         seed = crc32c(self.sb.seed, inode.number.to_bytes(4, "little"))
@@ -259,6 +258,11 @@ class Inodes:
             copy[0x82:0x84] = b"\0\0"
         summed = crc32c(seed, copy)
         return stored, summed if high else summed & 0xFFFF
+
+    def store_seed(self, inode: Inode) -> None:
+        """The begin of all checksums of what belongs to a new inode."""
+        seed = crc32c(self.sb.seed, inode.number.to_bytes(4, "little"))
+        inode.seed = crc32c(seed, bytes(inode.raw[0x64:0x68]))
 
     def store(self, inode: Inode) -> None:
         """Bring a changed inode into its block, with its checksum."""

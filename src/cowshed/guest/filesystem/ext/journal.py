@@ -144,13 +144,19 @@ class Journal:
         """Is the checksum at the end of a descriptor or revoke block right?"""
         if not self.sums:
             return True
-        return crc32c(self.seed, data[:-4] + b"\0\0\0\0") == int.from_bytes(data[-4:], "big")
+        return self.tail_sum(data) == int.from_bytes(data[-4:], "big")
+
+    def tail_sum(self, data: bytes | bytearray) -> int:
+        return crc32c(self.seed, bytes(data[:-4]) + b"\0\0\0\0")
 
     def commit_ok(self, data: bytes) -> bool:
         if not self.sums:
             return True
         stored = int.from_bytes(data[16:20], "big")
-        return crc32c(self.seed, data[:16] + b"\0\0\0\0" + data[20:]) == stored
+        return self.commit_sum(data) == stored
+
+    def commit_sum(self, data: bytes | bytearray) -> int:
+        return crc32c(self.seed, bytes(data[:16]) + b"\0\0\0\0" + bytes(data[20:]))
 
     def data_sum(self, sequence: int, data: bytes) -> int:
         """The checksum of a block of the log, as its tag has it (all 32 bits)."""
