@@ -366,9 +366,7 @@ class Tree:
         while self.changed:
             self.changed.pop().fs.discard_changes()
 
-    def make(
-        self, path: bytes, mode: int, *, rdev: int = 0, target: bytes = b"", uid: int = 0, gid: int = 0
-    ) -> Place:
+    def make(self, path: bytes, mode: int, *, rdev: int = 0, target: bytes = b"", uid: int = 0, gid: int = 0) -> Place:
         """A new inode under a name. ``mode`` with its type, without the umask. Raises GuestError EEXIST, ENOENT …"""
         place = self.find(path, follow=False)
         if place.ino is not None or place.parent is None:
@@ -389,9 +387,7 @@ class Tree:
             if _stat.S_ISDIR(mode):
                 mode |= _stat.S_ISGID
         with _Named(path):
-            place.ino = fs.create(
-                parent.number, place.name, mode, uid, gid, time.time_ns(), rdev=rdev, target=target
-            )
+            place.ino = fs.create(parent.number, place.name, mode, uid, gid, time.time_ns(), rdev=rdev, target=target)
         return place
 
     def open_file(self, path: bytes, mode: int = 0o666) -> Place:
@@ -557,9 +553,7 @@ class Tree:
                     kept &= ~_stat.S_ISGID
                 mode = kept if kept != now & 0o7777 else None
         with _Named(path):
-            fs.set_attributes(
-                place.number, time.time_ns(), mode=mode, uid=uid, gid=gid, atime=atime, mtime=mtime
-            )
+            fs.set_attributes(place.number, time.time_ns(), mode=mode, uid=uid, gid=gid, atime=atime, mtime=mtime)
 
     def xattrs(self, path: bytes, follow: bool = True) -> dict[bytes, bytes]:
         place = self.resolve(path, follow)

@@ -43,7 +43,7 @@ def bind(fish: Fish, command: Command, words: list[str]) -> tuple[list[Any], dic
         if not colon or option is None:
             if not colon:
                 raise Refused(wrong_number(command))
-            raise Refused(f'{command.name}: unknown optional argument "{name}"')
+            raise Refused(f'{command.name}: unknown optional argument "{word}"')
         if option.keyword in given:
             raise Refused(f'{command.name}: optional argument "{name}" given more than once')
         given[option.keyword] = convert(fish, command, option, text)
@@ -79,7 +79,7 @@ def convert(fish: Fish, command: Command, argument: Argument, word: str) -> Any:
             return True
         if lowered in _FALSE:
             return False
-        raise Refused(f"{command.name}: {argument.name}: ‘{word}’: invalid boolean value, use true or false")
+        raise Refused(f"guestfish: '{word}': invalid boolean value, use 'true' or 'false'")
     if kind == "list":
         return [os.fsencode(one) for one in split_list(word)]
     if kind == "names":

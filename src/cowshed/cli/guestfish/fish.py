@@ -15,11 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ...guest.inspect.access import SessionGuest
+    from ...guest.inspect.root import Root
     from ..output import Output
 
 
 class Failed(Exception):
-    """A command could not be carried out; the text is what follows the command's name in the message."""
+    """A command could not be carried out; the text is what follows the command's name in the message, where it is
+    ``named`` there: what the host lacks stands alone."""
+
+    named = True
 
 
 class Left(Exception):
@@ -43,7 +48,9 @@ class Fish:
         self.facts: dict[str, object] = {}
         self.lines: Iterator[str] | None = None
         self.count = 0
-        self.local: dict[str, str] = {}
+        self.inactive: set[str] = set()
+        self.guest: SessionGuest | None = None
+        self.roots: list[Root] | None = None
 
     # ---- telling
 
@@ -138,9 +145,10 @@ class Fish:
             self.carry_out(known, rest)
             return True
         except Refused as refused:
-            self.say(str(refused))
+            if str(refused):
+                self.say(str(refused))
         except Failed as failed:
-            self.error(f"{known.internal}: {failed}" if str(failed) else known.internal)
+            self.error(f"{known.internal}: {failed}" if failed.named else str(failed))
         except CowshedError as error:
             self.report(known, error)
         except OSError as error:
@@ -149,7 +157,7 @@ class Fish:
         return False
 
     def report(self, known: Command, error: CowshedError) -> None:
-        self.error(f"{known.internal}: {error}")
+        self.error(f"{known.internal}: {known.step}{error}")
         if error.hint and not self.out.under_link and os.isatty(2):
             self.say(error.hint)
 
@@ -165,6 +173,7 @@ class Fish:
             result = known.handler(self, *values, **given)
             printer: Callable[..., None] = PRINTERS[known.result]
             printer(self.out, result)
+        self.out.flush()
 
     def check_paths(self, known: Command, values: list[object]) -> None:
         """What every command on paths wants first."""
@@ -173,6 +182,17 @@ class Fish:
         for argument, value in zip(known.arguments, values, strict=False):
             if argument.type == "path" and isinstance(value, bytes) and not value.startswith(b"/"):
                 raise Failed(f"{known.internal}_stub: path must start with a / character")
+
+    def need_root(self, internal: str) -> None:
+        """For commands whose paths are not told by their types."""
+        if not self.session.tree.mounts:
+            raise Failed(f"{internal}_stub: you must call 'mount' first to mount the root filesystem")
+
+    def check_paths_of(self, internal: str, path: bytes) -> None:
+        """The same for one path."""
+        self.need_root(internal)
+        if not path.startswith(b"/"):
+            raise Failed(f"{internal}_stub: path must start with a / character")
 
     def drive_letter(self, letter: str) -> str:
         raise Refused(f"drive {letter}: no Windows drive of that letter was found")
@@ -190,4 +210,6 @@ class Fish:
         return b"".join(found)
 
     def close(self) -> None:
+        if self.guest is not None:
+            self.guest.close()
         self.session.close()

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 #: the modules below verbs/, those that short scripts need first
-MODULES = ("disk", "read", "write", "local", "archive", "partition", "volume", "filesystem", "inspection", "device")
+MODULES = (
+    "disk", "read", "write", "local", "facts", "text", "copy", "archive", "partition", "volume", "filesystem",
+    "device", "inspection", "settings", "kernel",
+)  # fmt: skip
 
 
 class Argument:
@@ -40,7 +43,7 @@ class Command:
     error messages call it. ``local``: it works before `run`. ``gone``: what a file system driver or a kernel would
     have to do for it, when it can't be done here."""
 
-    __slots__ = ("arguments", "handler", "help", "internal", "local", "module", "names", "result")
+    __slots__ = ("arguments", "handler", "help", "internal", "local", "module", "names", "result", "step")
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Command:
         result: str,
         help: str,
         internal: str,
+        step: str,
         local: bool,
         handler: Callable[..., Any],
     ) -> None:
@@ -57,6 +61,7 @@ class Command:
         self.result = result
         self.help = help
         self.internal = internal
+        self.step = step
         self.local = local
         self.handler = handler
         self.module = handler.__module__.rpartition(".")[2]
@@ -89,6 +94,7 @@ def command(
     *,
     help: str,
     internal: str | None = None,
+    step: str = "",
     local: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare the function below as a command; ``names``: its name and its aliases, separated by blanks."""
@@ -101,6 +107,7 @@ def command(
             result,
             help,
             internal or all_names[0].replace("-", "_"),
+            step,
             local,
             handler,
         )

@@ -54,9 +54,7 @@ def add_drive(
         raise Failed(f"{filename}: {os.strerror(error.errno or errno.EIO)}") from error
 
 
-@command(
-    "add-drive-ro add-ro", "filename:string", help="add a drive in snapshot mode (read-only)", local=True
-)
+@command("add-drive-ro add-ro", "filename:string", help="add a drive in snapshot mode (read-only)", local=True)
 def add_drive_ro(fish: Fish, filename: str) -> None:
     add_drive(fish, filename, readonly=True)
 

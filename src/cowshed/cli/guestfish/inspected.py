@@ -1,0 +1,70 @@
+"""``-i``: the system on the disks is found and its file systems are mounted where they belong."""
+
+from __future__ import annotations
+
+import os
+
+from ...errors import CowshedError
+from ..output import Stop
+from .fish import Fish
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...guest.inspect.root import Root
+
+_NONE = """: no operating system was found on this disk
+
+If using guestfish ‘-i’ option, remove this option and instead
+use the commands ‘run’ followed by ‘list-filesystems’.
+You can then mount filesystems you want by hand using the
+‘mount’ or ‘mount-ro’ command.
+
+If using guestmount ‘-i’, remove this option and choose the
+filesystem(s) you want to see by manually adding ‘-m’ option(s).
+Use ‘virt-filesystems’ to see what filesystems are available.
+
+If using other virt tools, this disk image won’t work
+with these tools.  Use the guestfish equivalent commands
+(see the virt tool manual page).
+"""
+_MANY = """: multi-boot operating systems are not supported
+
+If using guestfish ‘-i’ option, remove this option and instead
+use the commands ‘run’ followed by ‘list-filesystems’.
+You can then mount filesystems you want by hand using the
+‘mount’ or ‘mount-ro’ command.
+
+If using guestmount ‘-i’, remove this option and choose the
+filesystem(s) you want to see by manually adding ‘-m’ option(s).
+Use ‘virt-filesystems’ to see what filesystems are available.
+
+If using other virt tools, multi-boot operating systems won’t work
+with these tools.  Use the guestfish equivalent commands
+(see the virt tool manual page).
+"""
+
+
+def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
+    """Inspect and mount. Raises Stop when there is no system, or more than one."""
+    from .verbs.inspection import roots
+
+    found = roots(fish)
+    if len(found) != 1:
+        fish.out.raw(prog + (_MANY if found else _NONE))
+        raise Stop(1)
+    root = found[0]
+    for path, device in sorted(root.mounts, key=lambda mount: (len(mount[0]), mount[0])):
+        try:
+            fish.session.mount(device, os.fsencode(path), readonly=False)
+        except CowshedError as error:
+            if path == "/":
+                raise
+            fish.say(f"{prog}: some filesystems could not be mounted (ignored): {device} on {path}: {error}")
+    return root
+
+
+def summary(fish: Fish, root: Root) -> str:
+    """What an interactive shell says first."""
+    lines = [f"Operating system: {root.product}\n"]
+    lines += [f"{mount.device} mounted on {os.fsdecode(mount.path)}\n" for mount in fish.session.tree.mounts]
+    return "".join(lines)

@@ -1,0 +1,220 @@
+"""File systems as a whole: made, labelled, checked for."""
+
+from __future__ import annotations
+
+import errno
+
+from ....guest.filesystem.base import FileSystem, GuestError
+from ....guest.filesystem.table import DRIVERS, kind_of, open_filesystem
+from ..fish import Failed, Fish
+from ..table import command
+from .device import opened
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _with(fish: Fish, device: str, name: str, what: Callable[[FileSystem], None]) -> None:
+    """Do something to a device's file system, mounted or not, and bring it to the disk."""
+    node = opened(fish, device, name)
+    mounted = fish.session.mounted(device)
+    fs = mounted or open_filesystem(node, writable=not node.read_only)
+    try:
+        what(fs)
+        fs.sync()
+        node.flush()
+    except BaseException:
+        fs.discard_changes()
+        raise
+    finally:
+        if mounted is None:
+            fs.close()
+
+
+@command("set-label", "mountable:mountable label:string", help="set filesystem label")
+def set_label(fish: Fish, mountable: str, label: str) -> None:
+    _with(fish, mountable, "set_label", lambda fs: fs.set_label(label))
+
+
+@command("set-e2label", "device:device label:string", help="set the ext2/3/4 filesystem label")
+def set_e2label(fish: Fish, device: str, label: str) -> None:
+    _with(fish, device, "set_e2label", lambda fs: fs.set_label(label))
+
+
+@command("set-uuid", "device:device uuid:string", help="set the filesystem UUID")
+def set_uuid(fish: Fish, device: str, uuid: str) -> None:
+    _with(fish, device, "set_uuid", lambda fs: fs.set_uuid(uuid))
+
+
+@command("set-uuid-random", "device:device", help="set a random UUID for the filesystem")
+def set_uuid_random(fish: Fish, device: str) -> None:
+    import uuid
+
+    set_uuid(fish, device, str(uuid.uuid4()))
+
+
+@command("set-e2uuid", "device:device uuid:string", help="set the ext2/3/4 filesystem UUID")
+def set_e2uuid(fish: Fish, device: str, uuid: str) -> None:
+    set_uuid(fish, device, uuid)
+
+
+@command("filesystem-available", "filesystem:string", "bool", help="check if filesystem is available")
+def filesystem_available(fish: Fish, filesystem: str) -> bool:
+    return filesystem in DRIVERS or filesystem == "msdos"
+
+
+@command(
+    "mkfs mkfs-opts",
+    "fstype:string device:device [blocksize:int] [features:string] [inode:int] [sectorsize:int] [label:string]",
+    help="make a filesystem",
+)
+def mkfs(
+    fish: Fish,
+    fstype: str,
+    device: str,
+    blocksize: int | None = None,
+    features: str | None = None,
+    inode: int | None = None,
+    sectorsize: int | None = None,
+    label: str | None = None,
+) -> None:
+    node = opened(fish, device, "mkfs")
+    if fish.session.mounted(device) is not None:
+        raise Failed(f"{fstype}: {device}: {device} contains a mounted filesystem")
+    kind = {"msdos": "vfat", "fat": "vfat"}.get(fstype, fstype)
+    module = DRIVERS.get(kind)
+    if module is None:
+        raise Failed(f"{fstype}: {device}: file systems of the kind {fstype} can't be made here")
+    driver = __import__(f"cowshed.guest.filesystem.{module}", fromlist=("make",))
+    make = getattr(driver, "make", None)
+    if make is None:
+        raise Failed(f"{fstype}: {device}: file systems of the kind {fstype} can't be made here yet")
+    given: dict[str, object] = {}
+    if kind == "vfat":
+        if features is not None or inode is not None:
+            raise Failed("features and inode are no options of FAT")
+        given = {"sector_size": sectorsize, "label": label}
+        if blocksize is not None:
+            given["cluster_sectors"] = blocksize // (sectorsize or 512)
+    else:
+        given = {"kind": kind, "block_size": blocksize, "features": features, "inode_size": inode, "label": label}
+    make(node, **{name: value for name, value in given.items() if value is not None})
+    node.flush()
+    fish.session.devices.forget()
+
+
+@command("mkswap", "device:device [label:string] [uuid:string]", help="create a swap partition")
+def mkswap(fish: Fish, device: str, label: str = "", uuid: str | None = None) -> None:
+    """Version 1: from byte 1024 version, last page, bad pages, uuid, label; the mark at the end of the first page."""
+    import struct
+    from uuid import UUID, uuid4
+
+    node = opened(fish, device, "mkswap")
+    page = 4096
+    if node.size < 10 * page:
+        raise Failed(f"{device}: mkswap: error: swap area needs to be at least 40 KiB")
+    try:
+        identity = UUID(uuid) if uuid is not None else uuid4()
+    except ValueError as error:
+        raise Failed(f"{device}: mkswap: error: parsing UUID failed") from error
+    name = label.encode()
+    if len(name) > 16:
+        raise Failed(f"{device}: mkswap: Label was truncated.")
+    # what was there before must not be found beside the new mark
+    for at in (0, 0x10000):
+        node.write(at, bytes(min(0x1000, node.size - at)))
+    head = struct.pack("<III", 1, node.size // page - 1, 0) + identity.bytes + name.ljust(16, b"\0")
+    node.write(1024, head)
+    node.write(page - 10, b"SWAPSPACE2")
+    node.flush()
+    fish.session.devices.forget()
+
+
+@command("xfs-info", "pathordevice:place", "hash", help="get geometry of XFS filesystem")
+def xfs_info(fish: Fish, pathordevice: str) -> list[tuple[str, str]]:
+    import struct
+
+    if pathordevice.startswith("/dev/"):
+        device = pathordevice
+    else:
+        device = fish.session.tree.resolve(pathordevice.encode("utf-8", "surrogateescape")).mount.device
+    node = opened(fish, device, "xfs_info")
+    if kind_of(node) != "xfs":
+        raise Failed(f"{pathordevice}: is not a valid XFS filesystem")
+    block = node.read(0, 512)
+    size, blocks = struct.unpack_from(">IQ", block, 4)
+    (log_start,) = struct.unpack_from(">Q", block, 48)
+    agblocks, agcount, _bitmaps, log = struct.unpack_from(">IIII", block, 84)
+    version, sector, inode = struct.unpack_from(">HHH", block, 100)
+    (imax,) = struct.unpack_from(">B", block, 127)
+    unit, width = struct.unpack_from(">II", block, 184)
+    fields = {
+        "xfs_mntpoint": fish.session.devices.canonical(device),
+        "xfs_inodesize": inode,
+        "xfs_agcount": agcount,
+        "xfs_agsize": agblocks,
+        "xfs_sectsize": sector,
+        "xfs_attr": 2,
+        "xfs_blocksize": size,
+        "xfs_datablocks": blocks,
+        "xfs_imaxpct": imax,
+        "xfs_sunit": unit,
+        "xfs_swidth": width,
+        "xfs_dirversion": 2,
+        "xfs_dirblocksize": size << block[192],
+        "xfs_cimode": 1 if version & 0x4000 and struct.unpack_from(">I", block, 200)[0] & 1 else 0,
+        "xfs_logname": "internal log" if log_start else "external",
+        "xfs_logblocksize": size,
+        "xfs_logblocks": log,
+        "xfs_logversion": 2,
+        "xfs_logsectsize": struct.unpack_from(">H", block, 194)[0] or sector,
+        "xfs_logsunit": struct.unpack_from(">I", block, 196)[0] // size,
+        "xfs_lazycount": 1 if version & 0x8000 and struct.unpack_from(">I", block, 200)[0] & 2 else 0,
+        "xfs_rtname": "none",
+        "xfs_rtextsize": struct.unpack_from(">I", block, 80)[0] * size,
+        "xfs_rtblocks": struct.unpack_from(">Q", block, 16)[0],
+        "xfs_rtextents": struct.unpack_from(">Q", block, 24)[0],
+    }
+    return [(name, str(value)) for name, value in fields.items()]
+
+
+@command("mkmountpoint", "exemptpath:string", help="create a mountpoint")
+def mkmountpoint(fish: Fish, exemptpath: str) -> None:
+    if not exemptpath.startswith("/"):
+        raise Failed("mkmountpoint_stub: path must start with a / character")
+    if not fish.session.tree.mounts:
+        raise Failed("mountpoints of their own need something mounted on / first")
+    fish.session.tree.mkdir(exemptpath.encode("utf-8", "surrogateescape"))
+
+
+@command("rmmountpoint", "exemptpath:string", help="remove a mountpoint")
+def rmmountpoint(fish: Fish, exemptpath: str) -> None:
+    fish.need_root("rmmountpoint")
+    fish.session.tree.rmdir(exemptpath.encode("utf-8", "surrogateescape"))
+
+
+@command("remount", "mountpoint:path [rw:bool]", help="remount a filesystem with different options")
+def remount(fish: Fish, mountpoint: bytes, rw: bool | None = None) -> None:
+    if rw is None:
+        raise Failed("you must specify the 'rw' parameter")
+    place = fish.session.tree.resolve(mountpoint)
+    fish.session.tree.sync()
+    if rw and not place.mount.fs.writable:
+        raise Failed("it was mounted read-only: umount it, and mount it for writing")
+    place.mount.readonly = not rw
+
+
+@command(
+    "fstrim",
+    "mountpoint:path [offset:int] [length:int] [minimumfreeextent:int]",
+    help="trim free space in a filesystem",
+)
+def fstrim(
+    fish: Fish,
+    mountpoint: bytes,
+    offset: int = 0,
+    length: int = 0,
+    minimumfreeextent: int = 0,
+) -> None:
+    raise GuestError(errno.EOPNOTSUPP)

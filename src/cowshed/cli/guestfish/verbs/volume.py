@@ -1,0 +1,269 @@
+"""LVM and what is unlocked: pvs, vgs, lvs, luks-open."""
+
+from __future__ import annotations
+
+from ....guest.filesystem.base import GuestError
+from ..fish import Failed, Fish
+from ..table import command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ....layout.lvm.model import LogicalVolume, PhysicalVolume, VolumeGroup
+
+    Fields = list[tuple[str, str | bytes | int]]
+
+
+def _groups(fish: Fish) -> list[VolumeGroup]:
+    return sorted(fish.session.devices.lvm().groups, key=lambda group: group.name)
+
+
+def _group(fish: Fish, name: str) -> VolumeGroup:
+    found = fish.session.devices.lvm().group(name)
+    if found is None:
+        raise Failed(f'  Volume group "{name}" not found\n  Cannot process volume group {name}')
+    return found
+
+
+@command("pvs", "", "list", help="list the LVM physical volumes (PVs)")
+def pvs(fish: Fish) -> list[str]:
+    return sorted(fish.session.devices.lvm().labels)
+
+
+@command("vgs", "", "list", help="list the LVM volume groups (VGs)")
+def vgs(fish: Fish) -> list[str]:
+    return [group.name for group in _groups(fish)]
+
+
+@command("lvs", "", "list", help="list the LVM logical volumes (LVs)")
+def lvs(fish: Fish) -> list[str]:
+    return fish.session.devices.volumes()
+
+
+def _plain(uuid: str) -> str:
+    return uuid.replace("-", "")
+
+
+@command("pvs-full", "", "structs", help="list the LVM physical volumes (PVs)")
+def pvs_full(fish: Fish) -> Iterator[Fields]:
+    found = fish.session.devices.lvm()
+    owners: dict[str, tuple[VolumeGroup, PhysicalVolume]] = {
+        pv.path: (group, pv) for group in found.groups for pv in group.physical.values() if pv.path is not None
+    }
+    for path in sorted(found.labels):
+        label = found.labels[path]
+        owner = owners.get(path)
+        size = fish.session.devices.open(path).size
+        total = used = start = 0
+        group_size = 0
+        if owner is not None:
+            group, pv = owner
+            group_size = group.extent_size
+            total, start = pv.extents, pv.pe_start
+            used = sum(count for _, count, _ in group.used().get(pv.name, []))
+        areas = label.metadata
+        yield [
+            ("pv_name", path),
+            ("pv_uuid", _plain(label.uuid)),
+            ("pv_fmt", "lvm2"),
+            ("pv_size", total * group_size if owner else size),
+            ("dev_size", size),
+            ("pv_free", (total - used) * group_size if owner else size),
+            ("pv_used", used * group_size),
+            ("pv_attr", "a--" if owner else "---"),
+            ("pv_pe_count", total),
+            ("pv_pe_alloc_count", used),
+            ("pv_tags", ""),
+            ("pe_start", start or (label.data[0].offset if label.data else 0)),
+            ("pv_mda_count", len(areas)),
+            ("pv_mda_free", _mda_free(areas[0].size) if areas else 0),
+        ]
+
+
+def _mda_free(size: int) -> int:
+    """Half of the ring, less its header: two texts must fit."""
+    return (size - 512) // 2 // 512 * 512
+
+
+@command("vgs-full", "", "structs", help="list the LVM volume groups (VGs)")
+def vgs_full(fish: Fish) -> Iterator[Fields]:
+    labels = fish.session.devices.lvm().labels
+    for group in _groups(fish):
+        areas = [area for pv in group.physical.values() if pv.path in labels for area in labels[pv.path or ""].metadata]
+        visible = [lv for lv in group.volumes.values() if lv.visible]
+        attr = "w" if "WRITE" in group.flags else "r"
+        attr += "z" if "RESIZEABLE" in group.flags else "-"
+        attr += "x" if "EXPORTED" in group.flags else "-"
+        attr += "p" if group.missing else "-"
+        yield [
+            ("vg_name", group.name),
+            ("vg_uuid", _plain(group.uuid)),
+            ("vg_fmt", "lvm2"),
+            ("vg_attr", attr + "n-"),
+            ("vg_size", group.size),
+            ("vg_free", group.free),
+            ("vg_sysid", ""),
+            ("vg_extent_size", group.extent_size),
+            ("vg_extent_count", group.extents),
+            ("vg_free_count", group.free // group.extent_size),
+            ("max_lv", 0),
+            ("max_pv", 0),
+            ("pv_count", len(group.physical)),
+            ("lv_count", len(visible)),
+            ("snap_count", sum(lv.snapshot is not None for lv in visible)),
+            ("vg_seqno", group.seqno),
+            ("vg_tags", ",".join(group.tags)),
+            ("vg_mda_count", len(areas)),
+            ("vg_mda_free", min((_mda_free(area.size) for area in areas), default=0)),
+        ]
+
+
+def _attr(fish: Fish, lv: LogicalVolume, device: str) -> str:
+    kind = lv.type
+    first = "-"
+    if lv.snapshot is not None:
+        first = "s"
+    elif lv.snapshots:
+        first = "o"
+    elif kind in ("mirror",):
+        first = "m"
+    elif kind.startswith("raid"):
+        first = "r"
+    elif kind == "thin":
+        first = "V"
+    mounted = any(mount.device == device for mount in fish.session.tree.mounts)
+    health = "p" if any(pv.missing for pv in lv.group.physical.values()) else "-"
+    target = {"s": "s", "o": "s", "m": "m", "r": "r", "V": "t"}.get(first, "-")
+    writable = "w" if "WRITE" in lv.flags else "r"
+    return f"{first}{writable}i-a{'o' if mounted else '-'}{target}-{health}-"
+
+
+@command("lvs-full", "", "structs", help="list the LVM logical volumes (LVs)")
+def lvs_full(fish: Fish) -> Iterator[Fields]:
+    devices = fish.session.devices
+    for minor, device in enumerate(devices.volumes()):
+        lv = devices.volume(device)
+        yield [
+            ("lv_name", lv.name),
+            ("lv_uuid", _plain(lv.uuid)),
+            ("lv_attr", _attr(fish, lv, device)),
+            ("lv_major", -1),
+            ("lv_minor", -1),
+            ("lv_kernel_major", 253),
+            ("lv_kernel_minor", minor),
+            ("lv_size", lv.virtual_size if lv.snapshot is not None else lv.size),
+            ("seg_count", len(lv.segments)),
+            ("origin", lv.origin or ""),
+            ("snap_percent", ""),
+            ("copy_percent", ""),
+            ("move_pv", ""),
+            ("lv_tags", ",".join(lv.tags)),
+            ("mirror_log", ""),
+            ("modules", "snapshot" if lv.snapshot is not None else ""),
+        ]
+
+
+@command("pvuuid", "device:device", "string", help="get the UUID of a physical volume")
+def pvuuid(fish: Fish, device: str) -> str:
+    name = fish.session.devices.canonical(device)
+    label = fish.session.devices.lvm().labels.get(name)
+    if label is None:
+        raise Failed(f'{device}:   Failed to find physical volume "{device}".')
+    return label.uuid
+
+
+@command("vguuid", "vgname:string", "string", help="get the UUID of a volume group")
+def vguuid(fish: Fish, vgname: str) -> str:
+    return _group(fish, vgname).uuid
+
+
+@command("lvuuid", "device:device", "string", help="get the UUID of a logical volume")
+def lvuuid(fish: Fish, device: str) -> str:
+    try:
+        return fish.session.devices.volume(device).uuid
+    except GuestError as error:
+        name = fish.session.devices.canonical(device)
+        stem = name.removeprefix("/dev/")
+        raise Failed(f'{name}:   Volume group "{stem}" not found\n  Cannot process volume group {stem}') from error
+
+
+@command("vgpvuuids", "vgname:string", "list", help="get the PV UUIDs containing the volume group")
+def vgpvuuids(fish: Fish, vgname: str) -> list[str]:
+    return [pv.uuid for pv in _group(fish, vgname).physical.values()]
+
+
+@command("vglvuuids", "vgname:string", "list", help="get the LV UUIDs of all LVs in the volume group")
+def vglvuuids(fish: Fish, vgname: str) -> list[str]:
+    return [lv.uuid for lv in _group(fish, vgname).volumes.values() if lv.visible]
+
+
+@command("is-lv", "mountable:mountable", "bool", help="test if mountable is a logical volume")
+def is_lv(fish: Fish, mountable: str) -> bool:
+    return fish.session.devices.canonical(mountable) in fish.session.devices.volumes()
+
+
+@command("lvm-canonical-lv-name", "lvname:device", "string", help="get canonical name of an LV")
+def lvm_canonical_lv_name(fish: Fish, lvname: str) -> str:
+    name = fish.session.devices.canonical(lvname)
+    if name not in fish.session.devices.volumes():
+        raise Failed(f"stat: {lvname}: No such file or directory")
+    return name
+
+
+@command("vgscan lvm-scan", "[activate:bool]", help="scan for LVM physical volumes, volume groups and logical volumes")
+def vgscan(fish: Fish, activate: bool = False) -> None:
+    fish.session.devices.forget()
+
+
+@command("vg-activate", "activate:bool volgroups:names", help="activate or deactivate some volume groups")
+def vg_activate(fish: Fish, activate: bool, volgroups: list[str]) -> None:
+    _set_active(fish, activate, volgroups)
+
+
+@command("vg-activate-all", "activate:bool", help="activate or deactivate all volume groups")
+def vg_activate_all(fish: Fish, activate: bool) -> None:
+    _set_active(fish, activate, [])
+
+
+def _set_active(fish: Fish, activate: bool, names: list[str]) -> None:
+    devices = fish.session.devices
+    names = names or [group.name for group in devices.lvm().groups]
+    for name in names:
+        _group(fish, name)
+        if not activate and any(mount.device.startswith(f"/dev/{name}/") for mount in fish.session.tree.mounts):
+            raise Failed(f"  Logical volume {name} contains a filesystem in use.")
+    off = fish.inactive
+    off.difference_update(names) if activate else off.update(names)
+    devices.active = lambda name: name not in off
+
+
+@command("list-md-devices", "", "list", help="list Linux md (RAID) devices")
+def list_md_devices(fish: Fish) -> list[str]:
+    return []
+
+
+@command("list-dm-devices", "", "list", help="list device mapper devices")
+def list_dm_devices(fish: Fish) -> list[str]:
+    return sorted(fish.session.devices.mapped)
+
+
+@command("list-ldm-volumes", "", "list", help="list all Windows dynamic disk volumes")
+def list_ldm_volumes(fish: Fish) -> list[str]:
+    return []
+
+
+@command("list-ldm-partitions", "", "list", help="list all Windows dynamic disk partitions")
+def list_ldm_partitions(fish: Fish) -> list[str]:
+    return []
+
+
+@command("luks-uuid", "device:device", "string", help="get the UUID of a LUKS encrypted device")
+def luks_uuid(fish: Fish, device: str) -> str:
+    from ....guest.identity import identify
+    from .device import opened
+
+    found = identify(opened(fish, device, "luks_uuid"))
+    if found.get("TYPE") != "crypto_LUKS":
+        raise Failed(f"{device}: cryptsetup: Device {device} is not a valid LUKS device.")
+    return found.get("UUID", "")
