@@ -86,7 +86,9 @@ class Boot:
         self.fat_start = reserved * size
         self.fat_size = fat_sectors * size
         self.root_start = self.fat_start + self.fats * self.fat_size
-        root_size = -(-self.root_entries * 32 // size) * size
+        root_size = self.root_entries * 32
+        if root_size % size:
+            self._bad(node, "BPB_RootEntCnt", 17, self.root_entries)
         self.data_start = self.root_start + root_size
         if self.data_start > self.total:
             self._bad(node, "BPB_TotSec", 32, small or large)

@@ -282,9 +282,12 @@ class WritableFat(FatFileSystem):
         text = names.check(names.decode(new_name))
         there = target.find(text)
         entry = self._entry(ino)
-        if there is record:
-            if record.text != text and names.fold(record.text) == names.fold(text):
-                self._rename_case(source, record, ino, entry, text, now)
+        if there is record and (record.text == text or names.fold(record.text) != names.fold(text)):
+            return
+        if there is record or (there is None and old == new):
+            self._rename_within(source, record, ino, entry, text)
+            self.touched.add(ino)
+            self._touch_directory(source, now)
             return
         at = new
         while entry.is_directory and at != ROOT:
@@ -295,6 +298,9 @@ class WritableFat(FatFileSystem):
             place = self._add(target, text, entry)
         else:
             place = self._replace(target, there, entry)
+            if not entry.is_directory:
+                near = source is target and there.slot // 16 == record.slot // 16
+                source.successors[record.slot] = there.slot if near else -1
         self._remove(source, record)
         self._settle(ino, place)
         if entry.is_directory and old != new:
@@ -330,30 +336,30 @@ class WritableFat(FatFileSystem):
         entry.pack(target.data, there.slot * 32, self.wide)
         return target.place(there.slot)
 
-    def _rename_case(self, holder: Directory, record: Record, ino: int, entry: Entry, text: str, now: int) -> None:
+    def _rename_within(self, holder: Directory, record: Record, ino: int, entry: Entry, text: str) -> None:
+        """Another name in the same directory: in the same entries where they are enough, so that one sector says
+        the old or the new."""
         short, flags, long = names.shorten(text, lambda one: one != record.short and one in holder.by_short)
         parts = names.long_entries(text, short) if long else b""
+        count = len(parts) // 32
         holder.change()
-        if record.slot - record.first == len(parts) // 32:
-            # as many entries: in their place
-            holder.data[record.first * 32 : record.slot * 32] = parts
-            entry.short, entry.flags = short, flags
-            entry.pack(holder.data, record.slot * 32, self.wide)
+        if count <= record.slot - record.first:
+            slot = record.slot
+            for at in range(record.first, slot - count):
+                holder.data[at * 32] = dirs.DELETED
             holder.forget(record)
-            holder.remember(Record(text, record.first, record.slot, short))
         else:
-            first = self._room(holder, len(parts) // 32 + 1)
-            slot = first + len(parts) // 32
+            slot = self._room(holder, count + 1) + count
             self._remove(holder, record)
-            holder.data[first * 32 : slot * 32] = parts
-            holder.data[slot * 32 : slot * 32 + 32] = bytes(32)
-            entry.short, entry.flags = short, flags
-            entry.pack(holder.data, slot * 32, self.wide)
-            holder.remember(Record(text, first, slot, short))
+            holder.successors[record.slot] = slot
             holder.fresh.add(slot)
             self._settle(ino, holder.place(slot))
-        self.touched.add(ino)
-        self._touch_directory(holder, now)
+        holder.data[(slot - count) * 32 : slot * 32] = parts
+        if slot != record.slot:
+            holder.data[slot * 32 : slot * 32 + 32] = bytes(32)
+        entry.short, entry.flags = short, flags
+        entry.pack(holder.data, slot * 32, self.wide)
+        holder.remember(Record(text if long else names.from_short(short, flags), slot - count, slot, short))
 
     # ---- contents
 
@@ -502,7 +508,8 @@ class WritableFat(FatFileSystem):
     def set_label(self, label: str) -> None:
         """The label in the root directory and in the boot sector. Raises GuestError EINVAL for what can't be one."""
         try:
-            raw = label.encode("cp437")
+            # fsck.fat takes labels with other characters away
+            raw = label.encode("ascii")
         except UnicodeEncodeError:
             raise GuestError(errno.EINVAL) from None
         if len(raw) > 11 or not _LABEL_FORBIDDEN.isdisjoint(label) or any(byte < 32 for byte in raw) or raw[:1] == b" ":
@@ -521,7 +528,7 @@ class WritableFat(FatFileSystem):
                 slot = self._room(root, 1)
                 root.data[slot * 32 : slot * 32 + 32] = bytes(32)
                 root.data[slot * 32 + 11] = dirs.VOLUME
-            root.data[slot * 32 : slot * 32 + 11] = b"\x05" + raw[1:] if raw[0] == 0xE5 else raw
+            root.data[slot * 32 : slot * 32 + 11] = raw
             self.new_label = raw
         self.label = label.rstrip(" ")
 

@@ -2,7 +2,8 @@
 
 1. The dirty mark. 2. Contents, into clusters that nothing leads to yet, and new directories. 3. The new chains in the
 FATs. 4. Old chains that go on into new ones. 5. Directory entries: the new and changed ones, 6. then the end of the
-old ones. 7. What became free, FSInfo, 8. the boot sector without the mark. Each is durable before the next begins.
+old ones; but of a file that replaces another first its old name. 7. What became free, FSInfo, 8. the boot sector
+without the mark. Each is durable before the next begins.
 A cut leaves the old files or the new ones and at most clusters that are lost, or chains longer than their files:
 ``fsck.vfat -a`` gives these back.
 """
@@ -44,7 +45,7 @@ def commit(fs: WritableFat) -> None:
             node.flush()
         pages = stage
     images = [_Image(holder) for holder in changed if holder.before]
-    for stage_number in range(4):
+    for stage_number in range(5):
         wrote = False
         for image in images:
             wrote |= _write_directory(fs, image, image.stage(stage_number))
@@ -59,6 +60,7 @@ def commit(fs: WritableFat) -> None:
         holder.before = None
         holder.fresh.clear()
         holder.removed.clear()
+        holder.successors.clear()
     fs.table.committed()
     fs.overlay.close()
     fs.touched.clear()
@@ -221,6 +223,8 @@ class _Image:
         #: slots that are to go, and those of them in another sector than their short entry: they go after it
         self.leaving: set[int] = set()
         self.last: set[int] = set()
+        #: slots that go before anything else is changed
+        self.early: set[int] = set()
         if any(data[at] == dirs.DELETED and before[at] not in (0, dirs.DELETED) for at in range(0, length, 32)):
             for at in range(0, length, 32):
                 if not before[at]:
@@ -228,17 +232,30 @@ class _Image:
                 if data[at] == dirs.DELETED != before[at]:
                     self.leaving.add(at // 32)
             for record in dirs.scan(before):
-                if record.slot in self.leaving:
+                after = holder.successors.get(record.slot)
+                if record.slot not in self.leaving:
+                    continue
+                if after == -1:
+                    self.early.update(range(record.first, record.slot + 1))
+                elif after is not None and after // 16 == record.slot // 16 == record.first // 16:
+                    # old and new stand in one sector, which is written as a whole
+                    self.leaving.difference_update(range(record.first, record.slot + 1))
+                else:
                     self.last.update(one for one in range(record.first, record.slot) if one // 16 != record.slot // 16)
 
     def stage(self, number: int) -> bytes | bytearray:
-        """What the directory says after each of the four steps."""
-        out = bytearray(self.final)
+        """What the directory says after each of the five steps."""
         before = self.holder.before
         assert before is not None
-        for slot in self.leaving if number < 2 else self.last & self.leaving if number == 2 else ():
-            out[slot * 32 : slot * 32 + 32] = before[slot * 32 : slot * 32 + 32]
         if not number:
+            out = bytearray(before)
+            for slot in self.early:
+                out[slot * 32] = dirs.DELETED
+            return out
+        out = bytearray(self.final)
+        for slot in self.leaving - self.early if number < 3 else self.last & self.leaving if number == 3 else ():
+            out[slot * 32 : slot * 32 + 32] = before[slot * 32 : slot * 32 + 32]
+        if number == 1:
             for slot in self.late:
                 if slot * 32 < len(out):
                     out[slot * 32] = dirs.DELETED

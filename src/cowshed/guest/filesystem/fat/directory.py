@@ -139,11 +139,13 @@ class Directory:
     ``places``: (offset on the device, bytes) of its parts in order. ``before``: its bytes as they are on the device,
     None while nothing is changed. ``fresh``: short slots of names that are new. ``end``: the slot of the end mark.
     ``gaps``: (slot, how many) free ones before it. ``removed``: short name -> (first slot, last) of names taken away.
+    ``successors``: short slots of names taken away -> that of the name that took over what was behind it, or -1 where
+    that is elsewhere and had something else before, which is not to be lost.
     """
 
     __slots__ = (
         "before", "by_name", "by_short", "data", "end", "fresh", "gaps", "ino", "places", "records",
-        "removed", "start",
+        "removed", "start", "successors",
     )  # fmt: skip
 
     def __init__(self, ino: int, start: int, places: list[tuple[int, int]], data: bytearray) -> None:
@@ -154,6 +156,7 @@ class Directory:
         self.before: bytes | None = None
         self.fresh: set[int] = set()
         self.removed: dict[bytes, tuple[int, int]] = {}
+        self.successors: dict[int, int] = {}
         self.end = 0
         self.gaps: list[tuple[int, int]] = []
         self.records: dict[int, Record] = {}

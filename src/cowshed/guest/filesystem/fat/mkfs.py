@@ -147,7 +147,7 @@ def make(
 
 def _label(label: str) -> bytes:
     try:
-        raw = label.encode("cp437")
+        raw = label.encode("ascii")
     except UnicodeEncodeError:
         raw = bytes(12)
     if len(raw) > 11 or any(byte < 32 for byte in raw) or not set('*?.,;:/\\|+=<>[]"').isdisjoint(label):
@@ -233,7 +233,7 @@ def _write(
         node.write(fat_start + number * plan.fat * sector, head)
     if name:
         entry = Entry(bytes(32))
-        entry.short, entry.attributes = b"\x05" + name[1:] if name[0] == 0xE5 else name, VOLUME
+        entry.short, entry.attributes = name, VOLUME
         entry.changed_date, entry.changed_time, _ = stamp.encode(now)
         entry.created_date, entry.created_time, entry.accessed = (
             entry.changed_date,
