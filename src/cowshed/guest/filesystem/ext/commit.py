@@ -117,7 +117,7 @@ def _verify(fs: ExtFileSystem, writer: Writer) -> None:
             again = sum(run.count for run in _walk(fs, stored))
             if again != total:
                 raise _wrong(f"the mapping of inode {number}", again)
-            taken = (total + len(mapping.tree) + bool(inode.acl)) * (sb.block_size // 512)
+            taken = (total + len(mapping.tree)) * (sb.block_size // 512) + writer.attributes.taken(inode)
             if taken != stored.sectors:
                 raise _wrong(f"the space that inode {number} takes", stored.sectors)
 

@@ -155,6 +155,9 @@ class Inode:
                 raise FeatureError("ext: the file takes more space than the file system can count (huge_file)")
             sectors //= block_size // 512
             self.flags |= HUGE_FILE
+        if self.extra < 16:
+            # whole seconds are all that there is room for
+            self.ctime, self.mtime, self.atime = (t // 10**9 * 10**9 for t in (self.ctime, self.mtime, self.atime))
         extra = [_pack_time(value) for value in (self.ctime, self.mtime, self.atime)]
         _BASE.pack_into(
             self.raw, 0, self.mode, self.uid & 0xFFFF, self.size & 0xFFFFFFFF, extra[2][0], extra[0][0], extra[1][0],

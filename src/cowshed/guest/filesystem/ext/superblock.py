@@ -263,7 +263,7 @@ class Superblock:
             for bits, table in (
                 (self.incompat & ~WRITE_INCOMPAT, INCOMPAT_NAMES),
                 (self.ro_compat & ~WRITE_RO_COMPAT, RO_COMPAT_NAMES),
-                (self.compat & 0x343, COMPAT_NAMES),
+                (self.compat & 0x142, COMPAT_NAMES),
             )
             if bits
         ]

@@ -197,7 +197,6 @@ class Writer:
         inode.flags = inode.flags & ~INLINE_DATA | (EXTENTS if uses else 0)
         inode.block = empty(uses)
         inode.size = 0
-        inode.sectors = self.size // 512 if inode.acl else 0
         self.mappings.pop(inode.number, None)
         self.touch(inode)
 

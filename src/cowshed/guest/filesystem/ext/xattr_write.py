@@ -115,9 +115,7 @@ class AttributeWriter:
         """These attributes are in the inode's block, and no others; a shared block is left to the others."""
         volume = self.fs.volume
         size = self.sb.block_size
-        shared = False
-        if inode.acl:
-            shared = BLOCK_HEADER.unpack_from(volume.block(inode.acl, "attributes"))[1] > 1
+        shared = self._shared(inode)
         if not entries:
             self.drop_block(inode)
             return
@@ -169,11 +167,11 @@ class AttributeWriter:
         values = [entry.inode for entry in xattr.in_inode(inode) if entry.inode]
         if inode.acl:
             # the last one that refers to the block gives its values up, too
-            if BLOCK_HEADER.unpack_from(self.fs.volume.block(inode.acl, "attributes"))[1] == 1:
+            if not self._shared(inode):
                 values += [entry.inode for entry in xattr.in_block(self.fs.volume, inode) if entry.inode]
             self.drop_block(inode)
         for number in values:
-            self._release(number)
+            self._refer(number, -1)
 
     # ---- values in inodes
 
@@ -199,19 +197,37 @@ class AttributeWriter:
         writer.flush_inode(inode)
         return number
 
-    def _release(self, number: int) -> None:
-        """One reference less to a value's inode."""
+    def _refer(self, number: int, by: int) -> None:
+        """More or fewer references to a value's inode."""
         inode = self.fs.inodes[number]
         if not inode.flags & EA_INODE:
             return
-        count = int.from_bytes(inode.raw[0x0C:0x10], "little") << 32 | int.from_bytes(inode.raw[0x24:0x28], "little")
-        if count > 1:
-            count -= 1
+        high = inode.ctime // 1_000_000_000 & 0xFFFFFFFF
+        count = (high << 32 | int.from_bytes(inode.raw[0x24:0x28], "little")) + by
+        if count > 0:
             inode.ctime = _seconds(count >> 32)
             inode.raw[0x24:0x28] = (count & 0xFFFFFFFF).to_bytes(4, "little")
             self.writer.touch(inode)
         else:
-            self.writer.release(inode, inode.mtime or 10**9)
+            self.writer.release(inode, 10**9)
+
+    def _charged(self, size: int) -> int:
+        """Sectors that a value in an inode of its own counts for in the one that it belongs to."""
+        return -(-size // self.sb.block_size) * (self.sb.block_size // 512)
+
+    def taken(self, inode: Inode) -> int:
+        """Sectors that an inode's attributes take."""
+        found = self.sb.block_size // 512 if inode.acl else 0
+        for entry in (*xattr.in_inode(inode), *xattr.in_block(self.fs.volume, inode)):
+            if entry.inode:
+                found += self._charged(entry.size)
+        return found
+
+    def _shared(self, inode: Inode) -> bool:
+        """Do other inodes have the same block of attributes?"""
+        if not inode.acl:
+            return False
+        return int(BLOCK_HEADER.unpack_from(self.fs.volume.block(inode.acl, "attributes"))[1]) > 1
 
     # ---- changing
 
@@ -222,6 +238,10 @@ class AttributeWriter:
         inside = xattr.in_inode(inode)
         outside = xattr.in_block(self.fs.volume, inode)
         old = next((entry for entry in (*inside, *outside) if (entry.index, entry.name) == (index, name)), None)
+        shared = self._shared(inode)
+        others = [entry.inode for entry in outside if entry.inode and entry is not old] if shared else []
+        was_out = old in outside
+        before = inode.acl
         kept_in = [entry for entry in inside if entry is not old]
         kept_out = [entry for entry in outside if entry is not old]
         if value is None:
@@ -241,6 +261,7 @@ class AttributeWriter:
                 kept_out.append(new)
             elif self.sb.incompat & FEATURE_EA_INODE and len(value) > 32:
                 new = Entry(index, name, b"", self._store_value(inode, value), len(value))
+                inode.sectors += self._charged(len(value))
                 if self._need([*kept_in, new]) <= room:
                     kept_in.append(new)
                 elif self._need([*kept_out, new]) <= most:
@@ -253,8 +274,14 @@ class AttributeWriter:
                 self.put_inode(inode, kept_in)
             if len(kept_out) != len(outside) or any(a is not b for a, b in zip(kept_out, outside, strict=True)):
                 self._put_block(inode, kept_out)
+        if inode.acl != before:
+            # a copy of a shared block refers to the values as well
+            for number in others:
+                self._refer(number, 1)
         if old is not None and old.inode:
-            self._release(old.inode)
+            inode.sectors -= self._charged(old.size)
+            if not (was_out and shared):
+                self._refer(old.inode, -1)
         return old is not None
 
 
