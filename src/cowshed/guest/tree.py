@@ -217,6 +217,8 @@ class Tree:
     def statvfs(self, path: bytes) -> StatVfs:
         place = self.resolve(path)
         found = place.mount.fs.statvfs()
+        # ST_RELATIME, as Linux mounts
+        found.flag |= 4096
         if place.mount.readonly:
             found.flag |= 1
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat as _stat
 
 from ....errors import CowshedError
 from ....guest.filesystem.base import GuestError
@@ -93,7 +94,7 @@ def _mount(fish: Fish, device: str, path: str, options: str = "", kind: str | No
 def check_device(fish: Fish, name: str, function: str) -> None:
     """Commands want a device's name before they look for it. Raises Failed."""
     if not name.startswith("/dev/"):
-        raise Failed(f"{function}: {name}: expecting a device name")
+        raise Failed(f"{function}: {name}: No such file or directory")
     try:
         fish.session.devices.open(name)
     except GuestError as error:
@@ -102,16 +103,32 @@ def check_device(fish: Fish, name: str, function: str) -> None:
 
 def mount_with(fish: Fish, options: str, kind: str | None, mountable: str, mountpoint: str, function: str) -> None:
     from ....errors import FeatureError
+    from ....guest.filesystem.table import DRIVERS, kind_of
 
     check_device(fish, mountable, f"{function}_stub")
+    tree = fish.session.tree
+    if tree.mounts or mountpoint.strip("/"):
+        raw = os.fsencode(mountpoint)
+        if not tree.mounts or not tree.exists(raw) or not _stat.S_ISDIR(tree.stat(raw).mode):
+            raise Failed(f"mount: {mountpoint}: mount point is not a directory")
+    name = fish.session.devices.canonical(mountable)
+    status = f"mount exited with status 32: mount: /sysroot{mountpoint if mountpoint != '/' else ''}"
+    tail = "\n       dmesg(1) may have more information after failed mount system call."
+    if any(each.device == name and each.path.decode("utf-8", "surrogateescape") == mountpoint for each in tree.mounts):
+        raise Failed(f"{status}: {name} already mounted on /sysroot{mountpoint}.{tail}")
+    found = kind or kind_of(fish.session.devices.open(mountable))
+    if not found:
+        raise Failed(
+            f"{status}: wrong fs type, bad option, bad superblock on {name}, missing codepage or helper program, or "
+            f"other error.{tail}"
+        )
+    if found not in DRIVERS:
+        raise Failed(f"{status}: unknown filesystem type '{found}'.{tail}")
     try:
         _mount(fish, mountable, mountpoint, options, kind)
     except FeatureError as error:
         raise Failed(f"{mountable} on {mountpoint} (options: '{options}'): {error}") from error
     except GuestError as error:
-        tree = fish.session.tree
-        if not tree.mounts and mountpoint != "/":
-            raise Failed(f"{mountpoint}: No such file or directory") from error
         raise Failed(f"{mountable} on {mountpoint} (options: '{options}'): {error}") from error
 
 
@@ -145,12 +162,19 @@ def mount_vfs(fish: Fish, options: str, vfstype: str, mountable: str, mountpoint
 
 @command("umount unmount", "pathordevice:place [force:bool] [lazyunmount:bool]", help="unmount a filesystem")
 def umount(fish: Fish, pathordevice: str, force: bool = False, lazyunmount: bool = False) -> None:
+    if pathordevice.startswith("/dev/"):
+        check_device(fish, pathordevice, "umount_stub")
     try:
         fish.session.umount(pathordevice)
     except GuestError as error:
         if error.errno == errno.EBUSY:
-            raise Failed(f"{pathordevice}: target is busy") from error
-        raise Failed(f"{pathordevice}: not mounted") from error
+            raise Failed(f"{pathordevice}: umount: /sysroot{pathordevice}: target is busy.") from error
+        why = "not mounted" if fish.session.tree.mounts and _there(fish, pathordevice) else "no mount point specified"
+        raise Failed(f"{pathordevice}: umount: /sysroot{pathordevice}: {why}.") from error
+
+
+def _there(fish: Fish, path: str) -> bool:
+    return fish.session.tree.exists(os.fsencode(path))
 
 
 @command("umount-all unmount-all", help="unmount all filesystems")

@@ -24,7 +24,8 @@ hivex-value-string initrd-cat initrd-list journal-close journal-get journal-next
 luks-add-key luks-format luks-kill-slot lvcreate lvcreate-free lvm-remove-all lvremove lvrename lvresize lvresize-free
 md-create md-detail md-stat md-stop mke2fs mksquashfs ntfs-3g-probe ntfsclone-in ntfsclone-out ntfsfix ntfsresize
 ntfsresize-size pvcreate pvremove pvresize pvresize-size remove-drive resize2fs resize2fs-M resize2fs-size scrub-device
-scrub-file scrub-freespace set-e2attrs syslinux tune2fs vfs-minimum-size vgcreate vgmeta vgremove vgrename xfs-admin
+scrub-file scrub-freespace set-e2attrs syslinux tune2fs tune2fs-l vfs-minimum-size
+vgcreate vgmeta vgremove vgrename xfs-admin
 xfs-growfs xfs-repair yara-load yara-scan zero-free-space zerofree
 """
 

@@ -242,4 +242,9 @@ def du(fish: Fish, path: bytes) -> int:
     from ....guest.search import disk_usage
 
     tree = fish.session.tree
-    return (disk_usage(tree, tree.resolve(path, follow=False)) + 1023) // 1024
+    try:
+        place = tree.resolve(path, follow=False)
+    except GuestError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise Failed(f"{shown(path)}: du: cannot access '/sysroot{shown(path)}': {reason}") from error
+    return (disk_usage(tree, place) + 1023) // 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..fish import Failed, Fish
 from ..table import command
+from .read import HostFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,16 +107,16 @@ for _group in ("mknod", "wipefs", "xz", "xfs"):
 def available(fish: Fish, groups: list[str]) -> None:
     for group in groups:
         if group not in GROUPS:
-            raise Failed(f"{group}: unknown group")
+            raise HostFailure(f"{group}: unknown group")
         if not GROUPS[group]:
-            raise Failed(f"{group}: group not available")
+            raise HostFailure(f"{group}: group not available")
 
 
 @command("feature-available", "groups:names", "bool", help="test availability of some parts of the API")
 def feature_available(fish: Fish, groups: list[str]) -> bool:
     for group in groups:
         if group not in GROUPS:
-            raise Failed(f"{group}: unknown group")
+            raise HostFailure(f"{group}: unknown group")
     return all(GROUPS[group] for group in groups)
 
 

@@ -77,20 +77,28 @@ def pvs_full(fish: Fish) -> Iterator[Fields]:
             ("pv_tags", ""),
             ("pe_start", start or (label.data[0].offset if label.data else 0)),
             ("pv_mda_count", len(areas)),
-            ("pv_mda_free", _mda_free(areas[0].size) if areas else 0),
+            ("pv_mda_free", _mda_free(fish, path)),
         ]
 
 
-def _mda_free(size: int) -> int:
-    """Half of the ring, less its header: two texts must fit."""
-    return (size - 512) // 2 // 512 * 512
+def _mda_free(fish: Fish, path: str) -> int:
+    """Of the smallest ring on a device: two texts must fit, what is used now counts in sectors."""
+    from ....layout.lvm.label import read_area
+
+    free = []
+    for area in fish.session.devices.lvm().labels[path].metadata:
+        text = read_area(fish.session.devices.open(path), area).text or ""
+        used = -(-len(text.encode("utf-8", "surrogateescape")) // 512) * 512
+        free.append(max(0, (area.size - 512 - 2 * used) // 2 // 512 * 512))
+    return min(free, default=0)
 
 
 @command("vgs-full", "", "structs", help="list the LVM volume groups (VGs)")
 def vgs_full(fish: Fish) -> Iterator[Fields]:
     labels = fish.session.devices.lvm().labels
     for group in _groups(fish):
-        areas = [area for pv in group.physical.values() if pv.path in labels for area in labels[pv.path or ""].metadata]
+        paths = [pv.path for pv in group.physical.values() if pv.path is not None and pv.path in labels]
+        areas = [area for path in paths for area in labels[path].metadata]
         visible = [lv for lv in group.volumes.values() if lv.visible]
         attr = "w" if "WRITE" in group.flags else "r"
         attr += "z" if "RESIZEABLE" in group.flags else "-"
@@ -115,7 +123,7 @@ def vgs_full(fish: Fish) -> Iterator[Fields]:
             ("vg_seqno", group.seqno),
             ("vg_tags", ",".join(group.tags)),
             ("vg_mda_count", len(areas)),
-            ("vg_mda_free", min((_mda_free(area.size) for area in areas), default=0)),
+            ("vg_mda_free", min((_mda_free(fish, path) for path in paths), default=0)),
         ]
 
 
