@@ -49,6 +49,8 @@ class Directory:
         self.inode = inode
         self.what = f"directory {inode.ino}"
         self.fork = fork
+        if fork is not None and inode.nblocks > store.superblock.dblocks:
+            raise damaged(self.what, inode.offset, "nblocks", inode.nblocks, f"at most {store.superblock.dblocks}")
 
     # ---- walking
 

@@ -127,6 +127,7 @@ class XfsFileSystem(FileSystem):
         if inode.kind in (_stat.S_IFCHR, _stat.S_IFBLK):
             device = int.from_bytes(inode.data_fork[:4], "big")
             found.rdev = os.makedev(device >> 18, device & 0x3FFFF)
+            found.blksize = 4096
         return found
 
     def _directory(self, ino: int) -> Directory:
@@ -240,7 +241,7 @@ class XfsFileSystem(FileSystem):
     def statvfs(self) -> StatVfs:
         from .space import statvfs
 
-        return statvfs(self.store)
+        return statvfs(self.store, recount=self.dirty)
 
     # ---- writing, within the blocks that a file has
 

@@ -49,6 +49,9 @@ class Fork:
                 raise damaged(what, inode.offset, "number of extents", wanted, f"{len(self.starts)} as in its tree")
         else:
             raise damaged(what, inode.offset, "aformat" if attributes else "format", form, "2 or 3")
+        total = sum(self.counts) + self.tree_blocks
+        if total > inode.nblocks:
+            raise damaged(what, inode.offset, "nblocks", inode.nblocks, f"at least {total}")
 
     def _records(self, store: Store, raw: bytes, what: str, at: int) -> None:
         starts, blocks, counts, unwritten = self.starts, self.blocks, self.counts, self.unwritten

@@ -41,6 +41,8 @@ INODE_BUFFER, CANCEL = 0x1, 0x2
 QUOTA_BUFFERS = 0x4 | 0x8 | 0x10
 CHUNK = 128  # bytes a bit of a buffer's map stands for
 MAX_BUFFER = 65536
+_LEAST_LIMIT = 1 << 17
+_MOST_LIMIT = 1 << 22
 # fields of an inode's item
 DATA_LOCAL, DATA_EXTENTS, DATA_ROOT, DEVICE = 0x2, 0x4, 0x8, 0x10
 ATTR_LOCAL, ATTR_EXTENTS, ATTR_ROOT = 0x40, 0x80, 0x100
@@ -82,6 +84,8 @@ class Replay:
         self.superblock = store.superblock
         self.intents: dict[int, list[Intent]] = {}
         self._cancelled: dict[tuple[int, int], int] = {}
+        #: sectors that a log may change: no real one comes near
+        self._limit = min(max(_LEAST_LIMIT, 4 * log.length), _MOST_LIMIT)
         self._touched: set[int] = set()  # offsets of buffers and inodes that were applied before
         self._pending: dict[tuple[int, int], list[bytes]] = {}  # (kind of intent, id) -> regions
 
@@ -156,7 +160,7 @@ class Replay:
                 raise damaged("log item of a buffer", offset, "map", at + len(data), f"at most {len(changed)}")
             changed[at : at + len(data)] = data
         self._touched.add(offset)
-        self.store.lay(offset, changed, replayed=True)
+        self._lay(offset, raw, changed)
 
     def _is_newer(self, raw: bytes, lsn: int) -> bool:
         """Does the device's copy hold what the log would bring, or more?"""
@@ -178,7 +182,12 @@ class Replay:
         group, block, count, size, length, generation = struct.unpack_from(">6I", raw, 4)
         superblock = self.superblock
         offset = superblock.block_offset(group << superblock.agblklog | block, length)
-        if offset < 0 or size != superblock.inodesize or count != length << superblock.inopblog or not count <= 65536:
+        if (
+            offset < 0
+            or size != superblock.inodesize
+            or count != length << superblock.inopblog
+            or count > max(64, superblock.inopblock)
+        ):
             raise damaged("log item of new inodes", self.log.start, "blocks", f"{group}/{block}+{length}", "a chunk")
         first = (group << superblock.agblklog | block) << superblock.inopblog
         # the buffers of a cancelled chunk may have any of the sizes that the kernel reads inodes in
@@ -197,7 +206,7 @@ class Replay:
                 inode[152:160] = (first + index).to_bytes(8, "big")
                 inode[160:176] = superblock.metadata_uuid
             chunk += inode
-        self.store.lay(offset, chunk, replayed=True)
+        self._lay(offset, b"", chunk)
         self._touched.update(range(offset, offset + len(chunk), size))
 
     # ---- inodes
@@ -287,9 +296,19 @@ class Replay:
     def _lay_inode(self, offset: int, raw: bytearray) -> None:
         first = offset // SECTOR * SECTOR
         end = (offset + len(raw) + SECTOR - 1) // SECTOR * SECTOR
-        sectors = bytearray(self.store.read(first, end - first))
+        old = self.store.read(first, end - first)
+        sectors = bytearray(old)
         sectors[offset - first : offset - first + len(raw)] = raw
-        self.store.lay(first, sectors, replayed=True)
+        self._lay(first, old, sectors)
+
+    def _lay(self, offset: int, old: bytes, new: bytearray) -> None:
+        """The sectors that are others than before; a few bytes in the log can speak of many on the device."""
+        for at in range(0, len(new), SECTOR):
+            piece = new[at : at + SECTOR]
+            if old[at : at + SECTOR] != piece:
+                self.store.lay(offset + at, piece, replayed=True)
+        if len(self.store.overlay) > self._limit:
+            raise damaged("log", self.log.start, "number of changed sectors", "more", self._limit)
 
     # ---- the end
 

@@ -50,7 +50,7 @@ INCOMPAT_KNOWN = (
 )
 INCOMPAT_NAMES = {0x100: "metadir", 0x200: "zoned", 0x400: "zone_gaps"}
 
-NO_INODE = (1 << 64) - 1
+MIN_GROUP = 1 << 24  # bytes
 
 _FIELDS = struct.Struct(">4sI QQQ16sQ QQQ I IIII HHHH 12s 8B QQQQ QQ HBB III BBH I II IIII 4x I Q Q 16s")
 
@@ -207,6 +207,8 @@ class Superblock:
             raise bad("agblocks", 84, self.agblocks, f"of agblklog {self.agblklog}")
         if not self.agcount or not (self.agcount - 1) * self.agblocks < self.dblocks <= self.agcount * self.agblocks:
             raise bad("dblocks", 8, self.dblocks, f"{self.agcount} groups of {self.agblocks}")
+        if (self.agcount > 1 and self.agblocks << self.blocklog < MIN_GROUP) or self.agblocks < 64:
+            raise bad("agblocks", 84, self.agblocks, f"{MIN_GROUP >> self.blocklog} or more")
         if self.blocklog + self.dirblklog > 16:
             raise bad("dirblklog", 192, self.dirblklog, 16 - self.blocklog)
         if self.logstart and not self.logblocks:
