@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import guest as guest
     from . import pool as pool
     from .block.facts import Bitmap, CheckResult, Measure, Snapshot
     from .block.filename import parse_image_opts
@@ -184,8 +185,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "pool":  # a package, not a name in one
-        __import__("cowshed.pool")
+    if name in ("guest", "pool"):  # packages, not names in one
+        __import__(f"cowshed.{name}")
         return globals()[name]
     home = _HOMES.get(name)
     if home is None:
