@@ -237,6 +237,20 @@ def test_nothing_is_written_before_sync(image: Path) -> None:
     assert image.read_bytes() == before
 
 
+def test_numbers_outlive_forgotten_changes(image: Path) -> None:
+    with g.opened(image, True) as fs:
+        outer = fs.create(fs.root, b"outer", 0o40755, 0, 0, g.NOW)
+        inner = fs.create(outer, b"inner", 0o40755, 0, 0, g.NOW)
+        file = fs.create(inner, b"file", 0o100644, 0, 0, g.NOW)
+        fs.sync()
+        for _ in range(2):
+            fs.discard_changes()
+            fs.write(file, 0, b"data", g.NOW)
+            assert fs.read(file, 0, 9) == b"data"
+        fs.discard_changes()
+        assert fs.lookup(inner, b"..") == outer and fs.read(file, 0, 9) == b""
+
+
 def test_a_renamed_file_keeps_its_inode(image: Path) -> None:
     with g.opened(image, True) as fs:
         one = fs.create(fs.root, b"one", 0o100644, 0, 0, g.NOW)

@@ -51,6 +51,9 @@ class WritableFat(FatFileSystem):
         place = self._place(ino)
         owner = self._owners.get(self._block(place))
         if owner is None:
+            self._survey()
+            owner = self._owners.get(self._block(place))
+        if owner is None:
             raise GuestError(errno.ENOENT)
         holder = self._directory(owner)
         return holder, self._slot(holder, place)

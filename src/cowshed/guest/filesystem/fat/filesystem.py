@@ -206,9 +206,22 @@ class FatFileSystem(FileSystem):
             return ROOT
         start = self._directory(ino).start
         home = self._homes.get(start)
+        if home is None:
+            self._survey()
+            home = self._homes.get(start)
         if home is not None and home[0] == ino:
             return home[1]
         raise GuestError(errno.ENOENT)
+
+    def _survey(self) -> None:
+        """Look at all directories, so that it is known where each is: for numbers from before changes were
+        forgotten."""
+        todo = [ROOT]
+        while todo:
+            holder = self._directory(todo.pop())
+            for record in list(holder.records.values()):
+                if holder.data[record.slot * 32 + 11] & dirs.DIRECTORY:
+                    todo.append(self._child(holder, record.slot))
 
     # ---- the interface
 
