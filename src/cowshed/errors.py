@@ -18,6 +18,7 @@
     └── PoolError             pools, volumes, secrets: libvirt's internal error (1), or by its cause:
         ├── NoSupportError        this kind of pool can't do that (3)
         ├── ArgumentError         invalid argument (8)
+        │   └── FlagsError        an option that can't be given here (8)
         ├── OperationError        operation failed: a name, uuid or source is taken (9)
         ├── DefinitionError       a document that says too little or nonsense (27)
         ├── DocumentError         a document that is not well-formed XML (26)
@@ -33,6 +34,7 @@
         ├── ProbeError            a device does not hold what the pool says (75)
         ├── BuiltError            a device holds something already (76)
         ├── TooLargeError        a number that does not fit (82)
+        ├── OperationUnsupportedError  this volume can't do that (84)
         ├── VolumeExistsError     the name is taken in its pool (90)
         ├── ReadOnlyAccessError   a change through a read-only connection (29)
         └── CancelledError        the job was cancelled (78)
@@ -195,6 +197,12 @@ class ArgumentError(PoolError):
     errno = _errno.EINVAL
 
 
+class FlagsError(ArgumentError):
+    """An option that a function doesn't take, or not with the others: libvirt says that without a prefix."""
+
+    prefix = ""
+
+
 class OperationError(PoolError):
     code = 9
     prefix = "operation failed: "
@@ -299,6 +307,12 @@ class TooLargeError(PoolError):
     code = 82
     prefix = "numerical overflow: "
     errno = _errno.EOVERFLOW
+
+
+class OperationUnsupportedError(PoolError):
+    code = 84
+    prefix = "Operation not supported: "
+    errno = _errno.EOPNOTSUPP
 
 
 class VolumeExistsError(PoolError):

@@ -216,18 +216,24 @@ class Host:
         self.check_change("virStoragePoolDefineXML")
         new = self._parsed(xml)
         with self.store.pool_lock(new.name, "define") as lock:
-            self._recover(new.name, lock)
-            with self.store.definitions_lock():
-                config, state = self.store.load(new.name)
-                there = config or state
-                if new.uuid is None and there is not None:
-                    new.uuid = there.uuid
-                    if config != new:
-                        new.uuid = new_uuid()
-                self._check_free(new, there)
-                if config == new:
-                    return Pool(self, new)
-                self.store.save_config(new)
+            there = None
+            try:
+                self._recover(new.name, lock)
+                with self.store.definitions_lock():
+                    config, state = self.store.load(new.name)
+                    there = config or state
+                    if new.uuid is None and there is not None:
+                        new.uuid = there.uuid
+                        if config != new:
+                            new.uuid = new_uuid()
+                    self._check_free(new, there)
+                    if config == new:
+                        return Pool(self, new)
+                    self.store.save_config(new)
+            except BaseException:
+                if there is None and new.name not in self.store.names():
+                    lock.forget()
+                raise
         pool = Pool(self, new)
         self.emit(pool, "Defined")
         return pool
@@ -259,7 +265,7 @@ class Host:
             try:
                 if options is not None:
                     backend.build(copied(new), **options)
-                pool.bring_up(new)
+                pool.bring_up(new, lock)
             except BaseException:
                 if config is None:
                     lock.forget()
@@ -315,13 +321,30 @@ class Host:
             return
         if stale.get("verb") in ("destroy", "refresh", "?"):
             state = self.store.load_state(name)
-            if state is not None and not self._is_up(state):
+            if state is not None and not self.is_up(state):
                 self.store.remove_state(name)
                 self.note(f"pool '{name}' was being stopped when its process died: it is stopped now")
+        elif stale.get("undo") is True and self.store.load_state(name) is None:
+            self._undo_start(name, stale)
         lock.stale = {}
         lock.note(lock.verb)
 
-    def _is_up(self, pool: PoolDef) -> bool:
+    def _undo_start(self, name: str, stale: dict[str, object]) -> None:
+        """Take down again what was not up before a start that was cut off."""
+        from ..wire.libvirt.pool import parse_pool
+
+        try:
+            text = stale.get("pool")
+            pool = parse_pool(str(text)) if text else self.store.load_config(name)
+            if pool is None or not self.is_up(pool):
+                return
+            self.backend(pool.type).stop(pool)
+        except (CowshedError, OSError):
+            return  # in use: whoever starts the pool takes it as it is
+        self.note(f"pool '{name}' was being started when its process died: it was stopped again")
+
+    def is_up(self, pool: PoolDef) -> bool:
+        """Is the storage of a pool there, whoever brought it up?"""
         try:
             return self.backend(pool.type).check(pool)
         except (CowshedError, OSError):
@@ -419,7 +442,7 @@ class Host:
                 return
             for name in names(store.state):
                 state = store.load_state(name)
-                if state is not None and not self._is_up(state):
+                if state is not None and not self.is_up(state):
                     store.remove_state(name)
                     self.note(f"pool '{name}' is not active any more")
             if read(os.path.join(store.own, "boot")) is not None:

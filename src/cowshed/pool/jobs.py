@@ -60,10 +60,13 @@ class Job:
 
     ``id``; ``kind`` ("create", "clone", "upload" …); ``pool`` and ``volume``, the first that it claimed, and
     ``wants``, all of them as (pool, volume, how); ``pid`` (for people: it proves nothing); ``started`` (seconds since
-    the epoch); ``done`` of ``total`` in ``phase`` of ``phases``; ``part``, the temporary file, or None.
+    the epoch); ``done`` of ``total`` in ``phase`` of ``phases``; ``part``, the temporary file, or None; ``extent``,
+    where on its device a volume will be that has its name from the start ([start, end) in bytes), or None.
     """
 
-    __slots__ = ("armed", "done", "id", "jobs", "kind", "part", "phase", "phases", "pid", "started", "total", "wants")
+    __slots__ = (
+        "armed", "done", "extent", "id", "jobs", "kind", "part", "phase", "phases", "pid", "started", "total", "wants",
+    )  # fmt: skip
 
     def __init__(self, jobs: Jobs, id: str) -> None:
         self.jobs = jobs
@@ -73,6 +76,7 @@ class Job:
         self.pid = 0
         self.started = 0.0
         self.part: str | None = None
+        self.extent: tuple[int, int] | None = None
         self.armed = False
         self.phase = 0
         self.phases = 1
@@ -180,6 +184,10 @@ class Claim:
         """Forget the job, and its part. Idempotent."""
         if self._fd < 0:
             return
+        if self.job.pid != os.getpid():  # a fork of the process that works: the claim is still that one's
+            os.close(self._fd)
+            self._fd = -1
+            return
         if self.job.part is not None:
             try:
                 os.unlink(self.job.part)
@@ -211,9 +219,11 @@ class Jobs:
 
     # ---- claiming
 
-    def claim(self, kind: str, wants: Sequence[Want], *, beside: str | None = None) -> Claim:
+    def claim(
+        self, kind: str, wants: Sequence[Want], *, beside: str | None = None, extent: tuple[int, int] | None = None
+    ) -> Claim:
         """Claim volumes for a job named ``kind``, all or none. ``beside`` is the final path of a file that will be
-        made: the claim has a ``part`` in the same directory then.
+        made: the claim has a ``part`` in the same directory then. ``extent``: see `Job`.
 
         Raises StateError in libvirt's words when a volume is taken; the hint says by what. Where no record can be
         written because nothing may be written at all, a job that only reads goes on without one.
@@ -235,7 +245,7 @@ class Jobs:
                 if name[0] == ".":  # somebody died in `_add`: we hold the gate, so nobody is in there now
                     os.unlink(os.path.join(self.directory, name))
             self._check(wants)
-            return self._add(kind, wants, beside)
+            return self._add(kind, wants, beside, extent)
         finally:
             os.close(gate)
 
@@ -251,12 +261,15 @@ class Jobs:
                     if their_how == WRITE or how != READ:
                         raise StateError(f"volume '{volume}' is still in use.", hint=job.describe())
 
-    def _add(self, kind: str, wants: Sequence[Want], beside: str | None) -> Claim:
+    def _add(self, kind: str, wants: Sequence[Want], beside: str | None, extent: tuple[int, int] | None) -> Claim:
         job = Job(self, f"{self._where_and_when()}-{os.urandom(6).hex()}")
         job.kind, job.wants, job.pid, job.started = kind, list(wants), os.getpid(), time.time()
         if beside is not None:
             job.part = os.path.join(os.path.dirname(beside), f"{PART_PREFIX}{job.id}{PART_SUFFIX}")
         facts = {"kind": kind, "wants": job.wants, "pid": job.pid, "started": job.started, "part": job.part}
+        if extent is not None:
+            job.extent = extent
+            facts["extent"] = list(extent)
         record = dump(facts)
         path = os.path.join(self.directory, job.id)
         # Others meet the record only under its final name, whole and locked.
@@ -332,6 +345,9 @@ class Jobs:
             job.pid = int(facts["pid"])
             job.started = float(facts["started"])
             job.part = None if facts["part"] is None else str(facts["part"])
+            if "extent" in facts:
+                start, end = facts["extent"]
+                job.extent = int(start), int(end)
             armed, job.phase, job.phases, job.done, job.total = (int(number) for number in rest.split())
             job.armed = bool(armed)
         except (ValueError, KeyError, TypeError):
@@ -352,9 +368,10 @@ class Jobs:
 
     # ---- sweeping
 
-    def sweep(self, pool: str, undo: Callable[[str], None] | None = None) -> list[str]:
+    def sweep(self, pool: str, undo: Callable[[Job], bool] | None = None) -> list[str]:
         """Remove what dead jobs left in ``pool``; one line for people for each. ``undo`` deletes the unfinished volume
-        of that name where volumes have no temporary name. Callers hold the pool's lock, shared at least."""
+        of a job where volumes have no temporary name, and says whether there was one. Callers hold the pool's lock,
+        shared at least."""
         notes: list[str] = []
         for job, alive in self._records():
             if not alive and _concerns(job, pool, made=True):
@@ -363,7 +380,7 @@ class Jobs:
                     notes.append(note)
         return notes
 
-    def _bury(self, job: Job, undo: Callable[[str], None] | None) -> str:
+    def _bury(self, job: Job, undo: Callable[[Job], bool] | None) -> str:
         path = os.path.join(self.directory, job.id)
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -385,10 +402,10 @@ class Jobs:
                 if undo is None:
                     return ""
                 try:
-                    undo(job.volume)
+                    there = undo(job)
                 except CowshedError as error:
                     return f"{what}; the unfinished volume could not be removed: {error}"
-                what += "; the unfinished volume was removed"
+                what = f"{what}; the unfinished volume was removed" if there else ""
             elif job.wants[0][2] == WRITE and job.kind != "delete":
                 what += "; its contents are unfinished"
             else:
@@ -430,11 +447,21 @@ class Jobs:
                         continue
                 elif there.st_mtime > _booted() - 60:
                     continue  # a twin of this machine (a clone has its id) may be writing it
+                if _is_worked_on(path):
+                    continue  # its record was taken away: a user's /run goes with the last login
                 os.unlink(path)
             except OSError:
                 continue
             notes.append(f"an unfinished file of {there.st_size} bytes was removed from pool '{pool}'")
         return notes
+
+
+def _is_worked_on(path: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return locks.is_marked(fd)
+    finally:
+        os.close(fd)
 
 
 def _concerns(job: Job, pool: str, made: bool = False) -> bool:

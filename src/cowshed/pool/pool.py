@@ -7,10 +7,12 @@ is seen at once.
 from __future__ import annotations
 
 import os
+from errno import EACCES, EPERM, EROFS
 
 from ..errors import (
     ArgumentError,
     CowshedError,
+    HostCallError,
     MissingPoolError,
     MissingVolumeError,
     PoolError,
@@ -18,11 +20,13 @@ from ..errors import (
     VolumeExistsError,
 )
 from ..progress import QUIET
-from .jobs import BUILD, Claim
+from .jobs import BUILD, READ, Claim
 from .store import Lock, copied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..progress import Progress
     from ..wire.libvirt.definition import PoolDef, VolumeDef
     from .backend.base import Backend
@@ -185,16 +189,19 @@ class Pool:
         """Make it active, after it was built if asked for. Raises StateError when it is active already."""
         self.host.check_change("virStoragePoolCreate")
         options = build_options(build, overwrite, no_overwrite)
-        with self._changing("start"):
+        with self._changing("start") as lock:
             definition = self._stopped("already active")
             if options is not None:
                 self.backend.build(copied(definition), **options)
-            self.bring_up(definition)
+            self.bring_up(definition, lock)
         self.host.emit(self, "Started")
 
-    def bring_up(self, definition: PoolDef) -> None:
-        """Start the storage and record that it is active. For callers that hold the pool's lock."""
+    def bring_up(self, definition: PoolDef, lock: Lock) -> None:
+        """Start the storage and record that it is active. ``lock``: the pool's, that the caller holds."""
         backend = self.host.backend(definition.type)
+        if not self.host.is_up(definition):
+            lock.undo = True
+            lock.note(lock.verb)
         backend.start(copied(definition))
         try:
             backend.refresh(copied(definition))
@@ -312,10 +319,14 @@ class Pool:
         claims = self.host.claims
         backend = self.host.backend(definition.type)
 
-        def undo(name: str) -> None:
-            volume = backend.volume(definition, name)
-            if volume is not None:
-                backend.delete_volume(definition, volume)
+        def undo(job: Job) -> bool:
+            volume = backend.volume(definition, job.volume)
+            if volume is None:
+                return False
+            if job.extent is not None and job.extent not in [(start, end) for _, start, end in volume.extents]:
+                return False  # it has that name, and is another: somebody who knows nothing of us made it since
+            backend.delete_volume(definition, volume)
+            return True
 
         notes = claims.sweep(self.name, undo)
         if everything and backend.files and definition.target:
@@ -333,10 +344,12 @@ class Pool:
         *,
         beside: str | None = None,
         also: tuple[Pool, str, str] | None = None,
+        extents: Sequence[tuple[str, int, int]] = (),
         function: str = "virStorageVolCreateXML",
     ) -> Claim:
         """Claim a volume for a job (see jobs.py), after what dead jobs left was removed. ``also`` is another one,
-        as (pool, volume, how). ``function``: libvirt's name of what was asked, for read-only hosts.
+        as (pool, volume, how). ``extents``: where the volume will be, when that is known beforehand. ``function``:
+        libvirt's name of what was asked, for read-only hosts.
 
         Raises ReadOnlyAccessError, StateError when a pool isn't active or a volume is taken.
         """
@@ -351,10 +364,16 @@ class Pool:
         held: list[Lock] = []
         try:
             for pool in pools:
-                held.append(pool._claiming())
+                try:
+                    held.append(pool._claiming())
+                except HostCallError as error:
+                    # who only reads may do so where nothing can be written, not even a lock (see Jobs.claim)
+                    if how != READ or error.errno not in (EACCES, EROFS, EPERM):
+                        raise
             for pool in pools:
                 pool._sweep(pool._running(), everything=False)
-            claim = self.host.claims.claim(kind, wants, beside=beside)  # type: ignore[arg-type]
+            extent = extents[0][1:] if extents else None
+            claim = self.host.claims.claim(kind, wants, beside=beside, extent=extent)  # type: ignore[arg-type]
             if how == BUILD and not self.backend.files:
                 self._arm(claim, volume)
             return claim

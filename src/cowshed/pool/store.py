@@ -367,7 +367,7 @@ class Lock:
     """A lock that is held while the context lasts. ``stale`` is what the last holder was at when it died, {} if it did
     not: that verb is to be finished or undone, and the own one noted, before anything else."""
 
-    __slots__ = ("_fd", "name", "path", "pool", "stale", "verb")
+    __slots__ = ("_fd", "name", "path", "pool", "stale", "undo", "verb")
 
     def __init__(self, path: str, name: str | None, verb: str, pool: PoolDef | None) -> None:
         self.path = path
@@ -375,6 +375,8 @@ class Lock:
         self.verb = verb
         self.pool = pool
         self.stale: dict[str, object] = {}
+        #: is what a dead process brought up to be taken down again?
+        self.undo = False
         self._fd = -1
 
     def __enter__(self) -> Lock:
@@ -401,7 +403,7 @@ class Lock:
         from ..wire.libvirt.pool import format_pool
 
         text = None if self.pool is None else format_pool(self.pool, inactive=True)
-        record = dump({"verb": verb, "pid": os.getpid(), "pool": text})
+        record = dump({"verb": verb, "pid": os.getpid(), "pool": text, "undo": self.undo})
         try:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, record, 0)

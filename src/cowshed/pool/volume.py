@@ -13,6 +13,7 @@ from time import monotonic
 from ..errors import (
     ArgumentError,
     CowshedError,
+    FlagsError,
     HostCallError,
     HostError,
     MissingVolumeError,
@@ -39,12 +40,6 @@ _LIMIT = (1 << 63) - 1
 _TABLES = 16 << 20
 #: seconds for which the facts of a volume that is no file are taken as those of now
 _BELIEVED = 1.0
-
-
-class FlagsError(ArgumentError):
-    """Arguments that libvirt refuses without its prefix."""
-
-    prefix = ""
 
 
 class VolumeInfo:
@@ -366,9 +361,7 @@ def create_volume(
     below = _backing_volume(pool, definition)
     # nobody deletes what the new volume will stand on
     also = None if below is None else (below.pool, below.name, READ)
-    with pool.claim(
-        "create", definition.name, BUILD, beside=beside, also=also, extents=definition.extents
-    ) as claim:
+    with pool.claim("create", definition.name, BUILD, beside=beside, also=also, extents=definition.extents) as claim:
         watched = claim.watch(progress)
         options: Any = {"part": claim.part} if backend.files else {}
         backend.create_volume(live, definition, prealloc_metadata=prealloc_metadata, progress=watched, **options)
@@ -436,6 +429,7 @@ def _definition(pool: Pool, xml: str | VolumeDef, *, cloning: bool) -> VolumeDef
         from copy import deepcopy
 
         definition = deepcopy(xml)
+        definition.extents = []  # another volume's
     _check_capacity(definition)
     if not definition.has_allocation:
         definition.allocation = definition.capacity

@@ -9,8 +9,6 @@ from .parse import Call, Failed
 #: no document of libvirt's is longer; a file that is longer is none
 LONGEST = 10 << 20
 
-_SCHEMAS = "/usr/share/libvirt/schemas"
-
 
 def read_document(call: Call, option: str = "file") -> str:
     """The text of the file that an option names. Raises Failed."""
@@ -32,27 +30,6 @@ def read_document(call: Call, option: str = "file") -> str:
     finally:
         os.close(fd)
     return b"".join(parts).decode("utf-8", "surrogateescape")
-
-
-def validate(text: str, kind: str) -> None:
-    """Hold a document against libvirt's schema, ``kind`` being storagepool, storagevol or secret. Raises SchemaError
-    when it does not fit, or when the schemas are not installed; what is no XML is left to the reader to complain of."""
-    from lxml import etree
-
-    from ...errors import SchemaError
-
-    path = os.path.join(os.environ.get("COWSHED_SCHEMAS", _SCHEMAS), f"{kind}.rng")
-    if not os.path.exists(path):
-        raise SchemaError(f"Unable to validate doc against {path}\nno such file", hint="libvirt's schemas are needed")
-    parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True)
-    try:
-        document = etree.fromstring(text.encode("utf-8", "surrogateescape"), parser)
-    except etree.XMLSyntaxError:
-        return
-    schema = etree.RelaxNG(etree.parse(path))
-    if not schema.validate(document):
-        lines = "\n".join(entry.message for entry in schema.error_log)
-        raise SchemaError(f"Unable to validate doc against {path}\n{lines}\n")
 
 
 class Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import CowshedError
-from .documents import Markup, read_document, validate
+from .documents import Markup, read_document
 from .parse import Call, Failed
 from .pool_verbs import building
 
@@ -17,6 +17,8 @@ def pool_define(session: Session, call: Call) -> None:
     text = read_document(call)
     try:
         if call.flag("validate"):
+            from ...wire.libvirt.schema import validate
+
             validate(text, "storagepool")
         pool = session.host.define(text)
     except CowshedError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import CowshedError
-from .documents import read_document, validate
+from .documents import read_document
 from .parse import Call, Failed
 from .text import table
 
@@ -34,6 +34,8 @@ def secret_define(session: Session, call: Call) -> None:
     text = read_document(call)
     try:
         if call.flag("validate"):
+            from ...wire.libvirt.schema import validate
+
             validate(text, "secret")
         secret = session.host.secrets.define(text)
     except CowshedError as error:

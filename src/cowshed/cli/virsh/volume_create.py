@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...errors import ArgumentError, CowshedError, PoolError
-from .documents import Markup, read_document, validate
+from ...errors import ArgumentError, CowshedError, StateError, TooLargeError
+from .documents import Markup, read_document
 from .parse import Call, Failed
 
 TYPE_CHECKING = False
@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from .session import Session
 
 _LARGEST = (1 << 64) - 1
-
-
-class _TooLarge(PoolError):
-    prefix = "numerical overflow: "
 
 
 def read_size(text: str) -> int:
@@ -35,7 +31,7 @@ def read_size(text: str) -> int:
             raise Failed(f"Malformed size {text}", ArgumentError(f"unknown suffix '{suffix}'", value=text))
         scale = (1000 if lower[1:] == "b" else 1024) ** power
     if value > _LARGEST // scale:
-        raise Failed(f"Malformed size {text}", _TooLarge(f"value too large: {value}{suffix}", value=text))
+        raise Failed(f"Malformed size {text}", TooLargeError(f"value too large: {value}{suffix}", value=text))
     return value * scale
 
 
@@ -45,6 +41,8 @@ def vol_create(session: Session, call: Call) -> None:
     text = read_document(call)
     try:
         if call.flag("validate"):
+            from ...wire.libvirt.schema import validate
+
             validate(text, "storagevol")
         with session.working(path) as progress:
             volume = pool.create_volume(text, prealloc_metadata=call.flag("prealloc-metadata"), progress=progress)
@@ -60,6 +58,8 @@ def vol_create_from(session: Session, call: Call) -> None:
     text = read_document(call)
     try:
         if call.flag("validate"):
+            from ...wire.libvirt.schema import validate
+
             validate(text, "storagevol")
         with session.working(path) as progress:
             volume = pool.clone_volume(
@@ -122,6 +122,11 @@ def vol_clone(session: Session, call: Call) -> None:
     name = call.need("newname")
     definition = origin.definition
     definition.name = name
+    if any(char < " " and char not in "\t\n\r" for char in name):
+        # the document would be without them, and the volume another's namesake
+        raise Failed(
+            f"Failed to clone vol from {origin.name}", StateError("volume name cannot contain control characters")
+        )
     text = format_volume(definition, libxml2=True)
     if call.flag("print-xml"):
         session.write(text.rstrip("\n"))

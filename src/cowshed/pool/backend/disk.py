@@ -18,20 +18,19 @@ from ...errors import (
     ArgumentError,
     BuiltError,
     ConfigError,
-    CowshedError,
     DefinitionError,
     HostCallError,
     NoSupportError,
-    PoolError,
     ProbeError,
     StateError,
 )
 from ...layout.partition import EXTENDED, LOGICAL, PRIMARY, create_table, read_table
 from ...progress import QUIET
-from ...wire.libvirt.definition import Permissions, Timestamps, VolumeDef, VolumeTarget
+from ...wire.libvirt.definition import VolumeDef, VolumeTarget
 from . import disk_place
 from . import kernel_partitions as kernel
 from .base import Backend
+from .devices import copy_disk, hand_over, refused_flags, take_facts, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class DiskBackend(Backend):
             _must_exist(path)
         else:
             raise ProbeError(f"Failed to create filesystem probe for device {path}", path=path)
-        with _translated(path):
+        with translated(path):
             if not overwrite:
                 found = _whole(path)
                 if found == label:
@@ -124,7 +123,7 @@ class DiskBackend(Backend):
         """The table must be there and of the kind that the definition says."""
         path = _existing(pool)
         label = _label(pool)
-        with _translated(path):
+        with translated(path):
             found = _whole(path)
             if found is None:
                 raise ProbeError(f"Device '{path}' is unrecognized, requires build", path=path)
@@ -138,10 +137,10 @@ class DiskBackend(Backend):
     def delete(self, pool: PoolDef, *, zeroed: bool = False) -> None:
         """Clear both ends of the disk, where tables are; what the partitions hold is not touched otherwise."""
         if zeroed:
-            raise _flags("virStorageBackendDiskDeletePool")
+            raise refused_flags("virStorageBackendDiskDeletePool")
         path = _device(pool)
         _must_exist(path)
-        with _translated(path), _writing(path) as node:
+        with translated(path), _writing(path) as node:
             if kernel.may_change(path):
                 kernel.remove(path, kernel.known(path))
             _clear(node)
@@ -149,7 +148,7 @@ class DiskBackend(Backend):
     def refresh(self, pool: PoolDef) -> None:
         """Capacity is where the last partition or free extent ends; allocation counts no extended partition."""
         path = _existing(pool)
-        with _translated(path):
+        with translated(path):
             table = _read(path)
         free = table.free_extents()
         pool.available = sum(space.size for space in free)
@@ -162,14 +161,14 @@ class DiskBackend(Backend):
 
     def names(self, pool: PoolDef) -> Iterable[tuple[str, str]]:
         path = _existing(pool)
-        with _translated(path):
+        with translated(path):
             table = _read(path)
         paths = [_path_of(pool, part.number) for part in table.partitions]
         return [(os.path.basename(path), path) for path in paths]
 
     def scan(self, pool: PoolDef) -> list[VolumeDef]:
         path = _existing(pool)
-        with _translated(path):
+        with translated(path):
             table = _read(path)
             return [_describe(pool, part) for part in sorted(table.partitions, key=lambda part: part.start)]
 
@@ -186,22 +185,26 @@ class DiskBackend(Backend):
         if form not in _TYPES:
             raise ConfigError(f"unknown volume format type {form}")
         path = _existing(pool)
-        with _translated(path):
+        with translated(path):
             table = _read(path)
             plan = disk_place.plan(table, volume, path, lambda number: _path_of(pool, number))
         volume.type = "block"
         volume.target.format = form
         volume.key = volume.target.path = _path_of(pool, plan.number)
+        volume.extents = [(path, plan.start, plan.end)]
 
     def create_volume(
         self, pool: PoolDef, volume: VolumeDef, *, prealloc_metadata: bool = False, progress: Progress = QUIET
     ) -> None:
         path = _existing(pool)
         if prealloc_metadata:
-            raise _flags("virStorageBackendDiskCreateVol")
-        with _translated(path), _writing(path) as node:
+            raise refused_flags("virStorageBackendDiskCreateVol")
+        with translated(path), _writing(path) as node:
             table = read_table(node, geometry=kernel.geometry_of(path))
             plan = disk_place.plan(table, volume, path, lambda number: _path_of(pool, number))
+            if volume.extents and volume.extents[0][1:] != (plan.start, plan.end):
+                # others were told another place, and would leave it there should this process die
+                raise StateError(f"the partitions of '{path}' were changed meanwhile", path=path, hint="try again")
             form = volume.target.format or "none"
             part = table.add(
                 plan.start,
@@ -222,7 +225,8 @@ class DiskBackend(Backend):
         volume.capacity = part.size
         volume.allocation = 0 if part.kind == EXTENDED else part.size
         volume.extents = [(path, part.start, part.end)]
-        _set_permissions(volume)
+        if volume.target.permissions is not None and kernel.is_block(volume.target.path or ""):
+            hand_over(volume)
 
     def clone_volume(
         self,
@@ -235,13 +239,13 @@ class DiskBackend(Backend):
         progress: Progress = QUIET,
     ) -> None:
         if reflink:
-            raise _flags("virStorageBackendDiskBuildVolFrom", 2)
+            raise refused_flags("virStorageBackendDiskBuildVolFrom", 2)
         volume.capacity = max(volume.capacity, origin.capacity)
-        with _translated(_device(pool)), self._open_origin(pool, origin) as source:
+        with translated(_device(pool)), self._open_origin(pool, origin) as source:
             self.create_volume(pool, volume, prealloc_metadata=prealloc_metadata)
             try:
                 with self.open_volume(pool, volume, writable=True) as target:
-                    _copy(source, target, progress)
+                    copy_disk(source, target, progress)
             except BaseException:
                 self.delete_volume(pool, volume)
                 raise
@@ -263,9 +267,9 @@ class DiskBackend(Backend):
         """Remove the partition; with an extended one the logical ones in it. Those behind a logical partition move up
         in number. Raises HostCallError while one of them is in use."""
         if zeroed:
-            raise _flags("virStorageBackendDiskDeleteVol")
+            raise refused_flags("virStorageBackendDiskDeleteVol")
         path = _existing(pool)
-        with _translated(path), _writing(path) as node:
+        with translated(path), _writing(path) as node:
             table = read_table(node, geometry=kernel.geometry_of(path))
             part = _find(table, pool, volume)
             told = kernel.may_change(path)
@@ -291,7 +295,7 @@ class DiskBackend(Backend):
         An extended partition has no contents of its own. Raises MissingVolumeError, NoSupportError, HostCallError.
         """
         path = _existing(pool)
-        with _translated(path):
+        with translated(path):
             table = _read(path)
             part = _find(table, pool, volume)
             if part.kind == EXTENDED:
@@ -380,19 +384,6 @@ def _writing(path: str) -> Iterator[Node]:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def _translated(path: str) -> Iterator[None]:
-    """Errors of the layers below as errors of pools."""
-    try:
-        yield
-    except PoolError:
-        raise
-    except CowshedError as error:
-        raise PoolError(str(error), path=path, field=error.field, value=error.value, hint=error.hint) from error
-    except OSError as error:
-        raise HostCallError(f"cannot open '{error.filename or path}'", error.errno or errno.EIO, path=path) from error
-
-
 def _whole(path: str) -> str | None:
     """What the device as a whole holds, in libvirt's words; None when nothing is recognised."""
     from ...layout.signature import whole
@@ -414,31 +405,6 @@ def _clear(node: Node) -> None:
         tail = min(_CLEARED, node.size - head)
         node.write_zeroes(node.size - tail, tail)
     node.flush()
-
-
-def _copy(source: Node, target: Node, progress: Progress) -> None:
-    """All of one disk to the beginning of another."""
-    from ...block.node import HOLE, ZERO
-
-    progress.start(source.size)
-    for extent in source.extents():
-        at, end = extent.offset, extent.offset + extent.length
-        while at < end:
-            step = min(4 << 20, end - at)
-            if extent.kind in (HOLE, ZERO):
-                target.write_zeroes(at, step)
-            else:
-                target.write(at, source.read(at, step))
-            at += step
-            progress.advance(step)
-    target.flush()
-    progress.finish()
-
-
-def _flags(function: str, value: int = 1) -> PoolError:
-    from .making import FlagsError
-
-    return FlagsError(f"unsupported flags (0x{value:x}) in function {function}")
 
 
 # -- volumes ----------------------------------------------------------------------------------------------------------
@@ -500,8 +466,7 @@ def _describe(pool: PoolDef, part: Partition) -> VolumeDef:
             status = os.stat(device)
         except OSError:
             return volume
-    volume.target.permissions = Permissions(status.st_mode & 0o7777, status.st_uid, status.st_gid)
-    volume.target.timestamps = Timestamps(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
+    take_facts(volume.target, status, 0o7777)
     return volume
 
 
@@ -511,18 +476,3 @@ def _format_of(part: Partition) -> str:
     if isinstance(part.type, int):
         return _MBR_FORMATS.get(part.type, "none")
     return _GPT_FORMATS.get(part.type, "none")
-
-
-def _set_permissions(volume: VolumeDef) -> None:
-    """Owner and mode of a new partition's device, where the definition has some and there is a device."""
-    wanted = volume.target.permissions
-    path = volume.target.path or ""
-    if wanted is None or not kernel.is_block(path):
-        return
-    try:
-        if wanted.owner != -1 or wanted.group != -1:
-            os.chown(path, wanted.owner, wanted.group)
-        if wanted.mode is not None:
-            os.chmod(path, wanted.mode)
-    except OSError as error:
-        raise HostCallError(f"cannot set owner and mode of '{path}'", error.errno or errno.EIO, path=path) from error

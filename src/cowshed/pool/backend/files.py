@@ -328,15 +328,22 @@ class FilesBackend(Backend):
         from .making import resize
 
         self._check_writable(pool, volume)
-        resize(volume, capacity, allocate=allocate, shrink=shrink)
+        resize(volume, capacity, allocate=allocate, shrink=shrink, home=folder(pool))
 
     def open_volume(self, pool: PoolDef, volume: VolumeDef, *, writable: bool = False) -> Node:
         """The bytes of the file, whatever format is in it. A file whose disk a machine has open is refused."""
-        from .making import open_bytes
+        from .making import must_be_inside, open_bytes
 
         if writable:
             self._check_writable(pool, volume)
-        return open_bytes(volume, writable)
+        node = open_bytes(volume, writable)
+        if writable:
+            try:
+                must_be_inside(getattr(node, "fd", -1), folder(pool), volume)
+            except BaseException:
+                node.close()
+                raise
+        return node
 
     def _check_writable(self, pool: PoolDef, volume: VolumeDef) -> None:
         """Raises StateError for a symbolic link that leads out of the pool."""
@@ -344,11 +351,10 @@ class FilesBackend(Backend):
         if not os.path.islink(path):
             return
         home = os.path.realpath(folder(pool))
-        if not os.path.realpath(path).startswith(home + "/"):
-            raise StateError(
-                f"volume '{volume.name}' is a symbolic link that leads out of its pool", path=path,
-                hint="work on the file that it leads to, through the pool that it is in",
-            )  # fmt: skip
+        if not os.path.realpath(path).startswith(home.rstrip("/") + "/"):
+            from .making import leads_out
+
+            raise leads_out(volume)
 
 
 def folder(pool: PoolDef) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 
-from ...errors import BuiltError, DefinitionError, ProbeError, StateError
+from ...errors import BuiltError, CowshedError, DefinitionError, PoolError, ProbeError, StateError, error_number
 from . import mounts, tools
 from .files import FilesBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...wire.libvirt.definition import PoolDef
+    from ...wire.libvirt.definition import PoolDef, VolumeDef
 
 #: seconds that mounting a local file system may take: a log may have to be replayed
 MOUNT_TIMEOUT = 600.0
@@ -73,6 +74,7 @@ class FsBackend(FilesBackend):
         if no_overwrite:
             must_be_empty(device, kind)
         program = tools.need("mkfs", f"mkfs.{kind}")["mkfs"]
+        _must_be_idle(device)
         super().build(pool)
         tools.run([program, "-t", kind, *(["-f"] if kind in _FORCED else []), device])
 
@@ -85,12 +87,28 @@ class FsBackend(FilesBackend):
             _device(pool), target, None if kind in (None, "auto") else kind, mount_options(pool), MOUNT_TIMEOUT
         )
 
+    def prepare_volume(self, pool: PoolDef, volume: VolumeDef) -> None:
+        mounts.must_be_mounted(pool)
+        super().prepare_volume(pool, volume)
+
     def stop(self, pool: PoolDef) -> None:
         mounts.unmount(pool.target or "")
 
 
 def _device(pool: PoolDef) -> str:
     return pool.source.devices[0].path if pool.source.devices else ""
+
+
+def _must_be_idle(device: str) -> None:
+    """Raises PoolError when a machine has its disk in that file: mkfs would not ask."""
+    from ...block.graph import open_image
+
+    if not stat.S_ISREG(os.stat(device).st_mode):
+        return
+    try:
+        open_image(device, fmt="raw", writable=True).close()
+    except CowshedError as error:
+        raise PoolError(str(error), path=device, hint=error.hint, errno=error_number(error)) from error
 
 
 def mount_options(pool: PoolDef) -> list[str]:

@@ -13,9 +13,10 @@ import secrets
 import time
 
 from ...errors import ArgumentError, CowshedError, DefinitionError, HostCallError, PoolError
-from ...wire.libvirt.definition import Device, Permissions, PoolSource, Timestamps, VolumeDef
+from ...wire.libvirt.definition import Device, PoolSource, VolumeDef
 from . import tools
 from .base import Backend
+from .devices import first_line, take_facts
 from .iscsi_direct import credentials, portal, source_key
 
 TYPE_CHECKING = False
@@ -257,7 +258,7 @@ def _units(session: str) -> list[tuple[str, str, str]]:
             if len(parts) != 4 or not all(part.isdigit() for part in parts):
                 continue
             folder = f"{base}/{target}/{address}"
-            if _line(f"{folder}/type") not in (_DISK, _CDROM):
+            if first_line(f"{folder}/type") not in (_DISK, _CDROM):
                 continue
             blocks = _listed(f"{folder}/block")
             if blocks:
@@ -286,16 +287,8 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def _line(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.readline().strip()
-    except OSError:
-        return ""
-
-
 def _size(device: str) -> int:
-    sectors = _line(f"{SYSFS}/class/block/{os.path.basename(device)}/size")
+    sectors = first_line(f"{SYSFS}/class/block/{os.path.basename(device)}/size")
     return int(sectors) * 512 if sectors.isdigit() else 0
 
 
@@ -321,8 +314,7 @@ def _describe(name: str, device: str, path: str) -> VolumeDef:
         status = os.stat(device)
     except OSError:
         return volume
-    volume.target.permissions = Permissions(status.st_mode & 0o777, status.st_uid, status.st_gid)
-    volume.target.timestamps = Timestamps(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
+    take_facts(volume.target, status)
     return volume
 
 

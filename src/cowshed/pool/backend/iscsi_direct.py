@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 
-from ...errors import ArgumentError, ConfigError, CowshedError, DefinitionError, PoolError
+from ...errors import ArgumentError, ConfigError, DefinitionError, PoolError
 from ...wire.libvirt.definition import Device, PoolSource, VolumeDef
 from .base import Backend
+from .devices import translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class IscsiDirectBackend(Backend):
             raise PoolError(f"'{volume.name}' is no unit of an iSCSI target")
         with contextlib.ExitStack() as stack:
             session = stack.enter_context(self._session(pool))
-            with _translated():
+            with translated():
                 node = IscsiNode(_path(pool, lun), session, lun, writable=writable)
             held = stack.pop_all()
             node.on_close = held.close
@@ -123,7 +124,7 @@ class IscsiDirectBackend(Backend):
 
     @contextlib.contextmanager
     def _opened(self, source: PoolSource, target: str | None) -> Iterator[Session]:
-        with _translated():
+        with translated():
             from ...block.protocol.libiscsi import Session
 
             user, password = None, None
@@ -185,14 +186,3 @@ def _describe(pool: PoolDef, lun: int, capacity: int) -> VolumeDef:
     volume.has_allocation = True
     volume.target.path = path
     return volume
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Errors of the engine as errors of pools."""
-    try:
-        yield
-    except PoolError:
-        raise
-    except CowshedError as error:
-        raise PoolError(str(error), path=error.path, hint=error.hint, errno=error.errno) from error

@@ -13,9 +13,10 @@ import os
 import stat
 
 from ...errors import ConfigError, CowshedError, HostCallError, PoolError, StateError
-from ...wire.libvirt.definition import Device, Permissions, PoolSource, Timestamps, VolumeDef, VolumeTarget
+from ...wire.libvirt.definition import Device, PoolSource, VolumeDef, VolumeTarget
 from . import tools
 from .base import Backend
+from .devices import copy_disk, first_line, hand_over, refused_flags, take_facts, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class LogicalBackend(Backend):
         return ("device", devices) if devices else None
 
     def check(self, pool: PoolDef) -> bool:
-        with _translated():
+        with translated():
             try:
                 with _group(pool):
                     return True
@@ -75,7 +76,7 @@ class LogicalBackend(Backend):
             _must_be_device(path)
         _must_be_root("make physical volumes")
         if not overwrite:
-            with _translated():
+            with translated():
                 for path in paths:
                     must_be_empty(path, "LVM2_member")
         made: list[str] = []
@@ -92,7 +93,7 @@ class LogicalBackend(Backend):
 
     def start(self, pool: PoolDef) -> None:
         """The group must be there; its volumes are made active where the kernel can."""
-        with _translated(), _group(pool) as group:
+        with translated(), _group(pool) as group:
             devices = _on_devices(group)
         if devices and has_mapper() and tools.find("vgchange") is not None and os.geteuid() == 0:
             tools.run(["vgchange", "-aly", pool.source.name or ""])
@@ -103,7 +104,7 @@ class LogicalBackend(Backend):
 
     def delete(self, pool: PoolDef, *, zeroed: bool = False) -> None:
         if zeroed:
-            raise _flags("virStorageBackendLogicalDeletePool")
+            raise refused_flags("virStorageBackendLogicalDeletePool")
         programs = tools.need("vgremove", "pvremove")
         _must_be_root("remove a volume group")
         for device in pool.source.devices:
@@ -114,7 +115,7 @@ class LogicalBackend(Backend):
             tools.run([programs["pvremove"], device.path], ok=None)
 
     def refresh(self, pool: PoolDef) -> None:
-        with _translated(), _group(pool) as group:
+        with translated(), _group(pool) as group:
             pool.capacity = group.size
             pool.available = group.free
             pool.allocation = pool.capacity - pool.available
@@ -123,7 +124,7 @@ class LogicalBackend(Backend):
         """The volume groups on all block devices that may be read, or on the devices that ``source`` names."""
         paths = [device.path for device in source.devices] if source is not None else []
         sources = []
-        with _translated(), _scanned(paths or block_devices(), strict=bool(paths)) as found:
+        with translated(), _scanned(paths or block_devices(), strict=bool(paths)) as found:
             for group in found.groups:
                 one = PoolSource()
                 one.name = group.name
@@ -135,11 +136,11 @@ class LogicalBackend(Backend):
     # ---- volumes
 
     def scan(self, pool: PoolDef) -> list[VolumeDef]:
-        with _translated(), _group(pool) as group:
+        with translated(), _group(pool) as group:
             return [_describe(pool, lv) for lv in _listed(group)]
 
     def names(self, pool: PoolDef) -> Iterable[tuple[str, str]]:
-        with _translated(), _group(pool) as group:
+        with translated(), _group(pool) as group:
             return [(lv.name, f"{pool.target}/{lv.name}") for lv in _listed(group)]
 
     def prepare_volume(self, pool: PoolDef, volume: VolumeDef) -> None:
@@ -156,9 +157,9 @@ class LogicalBackend(Backend):
         self, pool: PoolDef, volume: VolumeDef, *, prealloc_metadata: bool = False, progress: Progress
     ) -> None:
         if prealloc_metadata:
-            raise _flags("virStorageBackendLogicalCreateVol")
+            raise refused_flags("virStorageBackendLogicalCreateVol")
         program = tools.need("lvcreate", "lvremove")["lvcreate"]
-        with _translated(), _group(pool) as group:
+        with translated(), _group(pool) as group:
             _must_be_changeable(group, "create")
             if volume.name in group.volumes:
                 raise StateError(f"the volume group '{group.name}' has a volume '{volume.name}' already")
@@ -186,7 +187,7 @@ class LogicalBackend(Backend):
         tools.run(argv)
         try:
             if mapper:
-                _set_permissions(volume)
+                hand_over(volume, 0o600)
             else:
                 with self.open_volume(pool, volume, writable=True) as node:
                     node.write_zeroes(0, min(node.size, CLEARED))
@@ -214,17 +215,17 @@ class LogicalBackend(Backend):
         progress: Progress,
     ) -> None:
         if reflink:
-            raise _flags("virStorageBackendLogicalBuildVolFrom", 2)
+            raise refused_flags("virStorageBackendLogicalBuildVolFrom", 2)
         volume.capacity = max(volume.capacity, origin.capacity)
         if volume.allocation < volume.capacity:
             volume.allocation = volume.capacity
         from ...progress import QUIET
 
-        with _translated(), self._open_origin(pool, origin) as source:
+        with translated(), self._open_origin(pool, origin) as source:
             self.create_volume(pool, volume, prealloc_metadata=prealloc_metadata, progress=QUIET)
             try:
                 with self.open_volume(pool, volume, writable=True) as target:
-                    _copy(source, target, progress)
+                    copy_disk(source, target, progress)
             except BaseException:
                 self._remove(pool, volume, check=False)
                 raise
@@ -240,9 +241,9 @@ class LogicalBackend(Backend):
 
     def delete_volume(self, pool: PoolDef, volume: VolumeDef, *, zeroed: bool = False) -> None:
         if zeroed:
-            raise _flags("virStorageBackendLogicalDeleteVol")
+            raise refused_flags("virStorageBackendLogicalDeleteVol")
         tools.need("lvremove", "lvchange")
-        with _translated(), _group(pool) as group:
+        with translated(), _group(pool) as group:
             _must_be_changeable(group, "remove")
         self._remove(pool, volume)
 
@@ -260,7 +261,7 @@ class LogicalBackend(Backend):
         """An active volume's device; an inactive one's bytes on its physical volumes."""
         from ...layout.lvm.node import LogicalNode
 
-        with _translated():
+        with translated():
             path = volume.target.path or ""
             if _is_device(path):
                 return _open(path, writable)
@@ -292,7 +293,7 @@ def block_devices() -> list[str]:
         return []
     for name in names:
         folder = f"{base}/{name}"
-        if _line(f"{folder}/size") in ("", "0") or _line(f"{folder}/dm/uuid").startswith("LVM-"):
+        if first_line(f"{folder}/size") in ("", "0") or first_line(f"{folder}/dm/uuid").startswith("LVM-"):
             continue
         path = f"/dev/{name.replace('!', '/')}"
         if os.access(path, os.R_OK):
@@ -323,17 +324,9 @@ def active_device(lv: LogicalVolume) -> str | None:
     except OSError:
         return None
     for name in names:
-        if name.startswith("dm-") and _line(f"/sys/class/block/{name}/dm/uuid").startswith(wanted):
+        if name.startswith("dm-") and first_line(f"/sys/class/block/{name}/dm/uuid").startswith(wanted):
             return f"/dev/{name}"
     return None
-
-
-def _line(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.readline().strip()
-    except OSError:
-        return ""
 
 
 def _is_device(path: str) -> bool:
@@ -393,21 +386,6 @@ def _open(path: str, writable: bool = False) -> Node:
 
 
 # -- the group ---------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Errors of the layers below as errors of pools."""
-    try:
-        yield
-    except PoolError:
-        raise
-    except CowshedError as error:
-        raise PoolError(str(error), path=error.path, field=error.field, value=error.value, hint=error.hint) from error
-    except OSError as error:
-        raise HostCallError(
-            f"cannot open '{error.filename}'", error.errno or errno.EIO, path=error.filename
-        ) from error
 
 
 @contextlib.contextmanager
@@ -493,42 +471,5 @@ def _describe(pool: PoolDef, lv: LogicalVolume) -> VolumeDef:
         return volume
     if stat.S_ISBLK(status.st_mode):
         volume.physical = volume.capacity
-        target.permissions = Permissions(status.st_mode & 0o777, status.st_uid, status.st_gid)
-        target.timestamps = Timestamps(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
+        take_facts(target, status)
     return volume
-
-
-def _set_permissions(volume: VolumeDef) -> None:
-    path = volume.target.path or ""
-    wanted = volume.target.permissions or Permissions()
-    try:
-        if wanted.owner != -1 or wanted.group != -1:
-            os.chown(path, wanted.owner, wanted.group)
-        os.chmod(path, 0o600 if wanted.mode is None else wanted.mode)
-    except OSError as error:
-        raise HostCallError(f"cannot set owner and mode of '{path}'", error.errno or errno.EIO, path=path) from error
-
-
-def _copy(source: Node, target: Node, progress: Progress) -> None:
-    """All of one disk to the beginning of another; what lies behind reads as it did."""
-    from ...block.node import HOLE, ZERO
-
-    progress.start(source.size)
-    for extent in source.extents():
-        at, end = extent.offset, extent.offset + extent.length
-        while at < end:
-            step = min(_STEP, end - at)
-            if extent.kind in (HOLE, ZERO):
-                target.write_zeroes(at, step)
-            else:
-                target.write(at, source.read(at, step))
-            at += step
-            progress.advance(step)
-    target.flush()
-    progress.finish()
-
-
-def _flags(function: str, value: int = 1) -> PoolError:
-    from .making import FlagsError
-
-    return FlagsError(f"unsupported flags (0x{value:x}) in function {function}")

@@ -12,17 +12,19 @@ import stat
 import struct
 
 from ...errors import (
-    ArgumentError,
     ConfigError,
     CowshedError,
+    FlagsError,
     HostCallError,
     NoSupportError,
+    OperationUnsupportedError,
     PoolError,
     StateError,
     error_number,
 )
 from ...progress import QUIET, Progress
 from ...wire.libvirt.definition import Permissions
+from .. import locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,20 +50,6 @@ _FS_NOCOW_FL = 0x00800000
 _FICLONE = 0x40049409
 _BTRFS_IOC_FS_INFO = 0x8400941F
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-
-
-class FlagsError(ArgumentError):
-    """libvirt's refusal of a flag that a function doesn't take: no prefix, code 8."""
-
-    prefix = ""
-
-
-class OperationUnsupportedError(PoolError):
-    """What this volume can't do: libvirt's code 84."""
-
-    code = 84
-    prefix = "Operation not supported: "
-    errno = errno.EOPNOTSUPP
 
 
 def number(error: BaseException) -> int:
@@ -140,6 +128,7 @@ def make(
     except (OSError, ValueError) as error:
         raise HostCallError(f"Failed to create file '{path}'", number(error), path=path) from error
     try:
+        locks.mark(fd)
         if plain:
             _make_raw(volume, part, fd, progress, origin, reflink)
         else:
@@ -230,9 +219,10 @@ def _set_length(fd: int, length: int, path: str) -> None:
         raise HostCallError(f"cannot extend file '{path}'", number(error), path=path) from error
 
 
-def _allocate(fd: int, length: int, path: str, progress: Progress, *, filled: bool = False) -> None:
-    """Reserve space from the file's beginning, by writing zeroes where the file system can do nothing better; but not
-    into a file that is ``filled`` already, which stays as sparse as it is there."""
+def _allocate(fd: int, length: int, path: str, progress: Progress, *, filled: bool = False, begin: int = 0) -> None:
+    """Reserve space from the file's beginning, by writing zeroes where the file system can do nothing better: from
+    ``begin`` on, where the file ends that was there before; and not at all into one that is ``filled`` already. What
+    holds data stays as sparse as it is there."""
     from ...block.protocol.file import FileNode
     from ...errors import HostError
 
@@ -245,11 +235,11 @@ def _allocate(fd: int, length: int, path: str, progress: Progress, *, filled: bo
         except HostError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY):
                 raise HostCallError(doing, number(error), path=path) from error
-        if filled:
+        if filled or begin >= length:
             return
         progress.start(length)
-        zeroes = memoryview(bytes(min(length, _STEP)))
-        for at in range(0, length, _STEP):
+        zeroes = memoryview(bytes(min(length - begin, _STEP)))
+        for at in range(begin, length, _STEP):
             try:
                 node.write(at, zeroes[: min(_STEP, length - at)])
             except HostError as error:
@@ -404,8 +394,16 @@ def _rename_no_replace(part: str, path: str) -> None:
         if failed not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(failed, os.strerror(failed))
         # Neither: take the name first, then replace what is ours. A cut in between leaves an empty file.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, VOLUME_MODE))
-        os.rename(part, path)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, VOLUME_MODE)
+        try:
+            os.rename(part, path)
+        except BaseException:
+            ours, there = os.fstat(fd), os.lstat(path)
+            if (ours.st_dev, ours.st_ino, 0) == (there.st_dev, there.st_ino, there.st_size):
+                os.unlink(path)
+            raise
+        finally:
+            os.close(fd)
 
 
 def _sync_folder(path: str) -> None:
@@ -439,8 +437,9 @@ def disable_cow(fd: int, path: str, *, demanded: bool) -> None:
 # -- resizing and raw access -------------------------------------------------------------------------------------------
 
 
-def resize(volume: VolumeDef, capacity: int, *, allocate: bool, shrink: bool) -> None:
-    """Another size for the disk: of a plain file, or of the image in it. Raises PoolErrors in libvirt's words."""
+def resize(volume: VolumeDef, capacity: int, *, allocate: bool, shrink: bool, home: str = "") -> None:
+    """Another size for the disk: of a plain file, or of the image in it. ``home``: the pool's directory, see
+    `must_be_inside`. Raises PoolErrors in libvirt's words."""
     path = volume.target.path or ""
     if volume.type in ("dir", "ploop"):
         raise PoolError(f"Could not open '{path}': {os.strerror(errno.EISDIR)}", path=path, errno=errno.EISDIR)
@@ -449,7 +448,7 @@ def resize(volume: VolumeDef, capacity: int, *, allocate: bool, shrink: bool) ->
             "changing the capacity of encrypted volumes is not supported by this version of cowshed", path=path
         )
     if volume.target.format in PLAIN:
-        _resize_raw(path, capacity, allocate)
+        _resize_raw(volume, capacity, allocate, home)
         return
     if allocate:
         raise OperationUnsupportedError("preallocate is only supported for raw type volume", field="allocate")
@@ -461,22 +460,51 @@ def resize(volume: VolumeDef, capacity: int, *, allocate: bool, shrink: bool) ->
         raise told(error, path, path) from error
 
 
-def _resize_raw(path: str, capacity: int, allocate: bool) -> None:
+def must_be_inside(fd: int, home: str, volume: VolumeDef) -> None:
+    """Raises StateError when the file that was opened to be written is not below the directory ``home``: a symbolic
+    link led to it. Of the file itself nobody can make another any more."""
+    try:
+        there = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return
+    if home and not there.startswith(os.path.realpath(home).rstrip("/") + "/"):
+        raise leads_out(volume)
+
+
+def leads_out(volume: VolumeDef) -> StateError:
+    return StateError(
+        f"volume '{volume.name}' is a symbolic link that leads out of its pool", path=volume.target.path,
+        hint="work on the file that it leads to, through the pool that it is in",
+    )  # fmt: skip
+
+
+def _resize_raw(volume: VolumeDef, capacity: int, allocate: bool, home: str) -> None:
     from ...block.graph import open_image
 
+    path = volume.target.path or ""
     try:
         node = open_image(path, fmt="raw", writable=True, resize=True)
     except CowshedError as error:
         raise told(error, path, path) from error
     with node:
         fd: int = node.file.fd  # type: ignore[attr-defined]
-        if allocate:
-            _allocate(fd, capacity, path, QUIET)
+        must_be_inside(fd, home, volume)
+        before = os.fstat(fd).st_size
         try:
-            os.ftruncate(fd, capacity)
-            os.fsync(fd)
-        except (OSError, OverflowError) as error:
-            raise HostCallError(f"Failed to truncate file '{path}'", number(error), path=path) from error
+            if allocate:
+                _allocate(fd, capacity, path, QUIET, begin=before)
+            try:
+                os.ftruncate(fd, capacity)
+                os.fsync(fd)
+            except (OSError, OverflowError) as error:
+                raise HostCallError(f"Failed to truncate file '{path}'", number(error), path=path) from error
+        except BaseException:
+            if before < capacity:  # what was added goes again; nothing is ever cut off that was there
+                try:
+                    os.ftruncate(fd, before)
+                except OSError:
+                    pass
+            raise
 
 
 def open_bytes(volume: VolumeDef, writable: bool) -> Node:

@@ -107,6 +107,17 @@ def must_answer(pool: PoolDef, timeout: float) -> None:
         )
 
 
+def must_be_mounted(pool: PoolDef) -> None:
+    """Raises StateError when nothing is mounted for the pool: what is put there now would be hidden by the next
+    mount, and fill another file system meanwhile."""
+    target = pool.target or ""
+    if mounted(target) is None:
+        raise StateError(
+            f"nothing is mounted on '{target}' of storage pool '{pool.name}'", path=target,
+            hint="somebody unmounted it: stop the pool and start it again",
+        )  # fmt: skip
+
+
 def need_directory(target: str) -> None:
     """Raises HostCallError when there is nothing to mount on."""
     if not os.path.isdir(target):

@@ -8,6 +8,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+#: bytes of the document's line that a complaint shows
+_LONGEST_LINE = 2048
+
 
 def complaint(data: bytes, label: str, encoding: str | None) -> str | None:
     """``LABEL:LINE: TEXT``, the line of the document, and a caret under the place; None if libxml2 has no complaint."""
@@ -77,6 +80,8 @@ def _context(data: bytes, here: int) -> tuple[str, str]:
     end = begin
     while end < len(data) and data[end : end + 1] not in (b"\n", b"\r"):
         end += 1
+    if end - begin > _LONGEST_LINE:  # libvirt repeats it whole, however many megabytes that is
+        begin, end = max(begin, here - _LONGEST_LINE // 2), min(end, here + _LONGEST_LINE // 2)
     shown = data[begin:end]
     pointer = bytes(9 if byte == 9 else 45 for byte in shown[: here - begin]).ljust(here - begin, b"-") + b"^"
     # the C library's print of no text at all
