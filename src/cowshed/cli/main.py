@@ -28,6 +28,17 @@ TOOLS = {
     "qemu-img": "cowshed.cli.qemu_img.dispatch",
     "virsh": "cowshed.cli.virsh.main",
     "guestfish": "cowshed.cli.guestfish.main",
+    "virt-cat": "cowshed.cli.guestfish.tools.cat",
+    "virt-ls": "cowshed.cli.guestfish.tools.ls",
+    "virt-edit": "cowshed.cli.guestfish.tools.edit",
+    "virt-df": "cowshed.cli.guestfish.tools.df",
+    "virt-filesystems": "cowshed.cli.guestfish.tools.filesystems",
+    "virt-inspector": "cowshed.cli.guestfish.tools.inspector",
+    "virt-tail": "cowshed.cli.guestfish.tools.tail",
+    "virt-copy-in": "cowshed.cli.guestfish.tools.copy_in",
+    "virt-copy-out": "cowshed.cli.guestfish.tools.copy_out",
+    "virt-tar-in": "cowshed.cli.guestfish.tools.tar_in",
+    "virt-tar-out": "cowshed.cli.guestfish.tools.tar_out",
 }
 
 #: commands of cowshed itself -> (module, its line of help); ``run(argv, out)`` gets what follows the command

@@ -10,7 +10,7 @@ from .filesystem.base import GuestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from ..block.node import Node
@@ -250,6 +250,34 @@ class Devices:
         except UnsupportedError:
             # mirrors, snapshots and their origins are read; writing to them says why it is refused
             return LogicalNode(lv)
+
+    # ---- LUKS
+
+    def unlock(self, device: str, name: str, words: Iterable[bytes], *, readonly: bool = False) -> str:
+        """Open what is encrypted on a device as /dev/mapper/NAME, with the first of ``words`` that fits.
+
+        Raises GuestError EEXIST, ForeignError when it is not LUKS, CowshedError (EPERM) when no word fits.
+        """
+        from ..block.format.luks.node import open_volume
+
+        path = f"/dev/mapper/{name}"
+        if path in self.mapped:
+            raise GuestError(errno.EEXIST, path)
+        below = self.open(device)
+        # a view of its own, so that locking it again closes nothing else
+        view = SliceNode(below, 0, below.size, owned=False)
+        self.mapped[path] = (open_volume(view, words, writable=not readonly and not below.read_only), device)
+        self._found = None
+        return path
+
+    def lock(self, path: str) -> None:
+        """Close what `unlock` opened. Raises GuestError ENOENT."""
+        if path not in self.mapped:
+            raise GuestError(errno.ENOENT, path)
+        node, _ = self.mapped.pop(path)
+        self._nodes.pop(path, None)
+        self._found = None
+        node.close()
 
     def parents(self, name: str) -> list[Drive]:
         """The disks that a device's bytes are on."""

@@ -49,6 +49,9 @@ class Fish:
         self.lines: Iterator[str] | None = None
         self.count = 0
         self.inactive: set[str] = set()
+        #: (device, uuid or "all", key) as --key gives them
+        self.keys: list[tuple[str, bytes]] = []
+        self.keys_from_stdin = False
         self.guest: SessionGuest | None = None
         self.roots: list[Root] | None = None
 

@@ -48,6 +48,7 @@ def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
     """Inspect and mount. Raises Stop when there is no system, or more than one."""
     from .verbs.inspection import roots
 
+    _unlock_all(fish)
     found = roots(fish)
     if len(found) != 1:
         fish.out.raw(prog + (_MANY if found else _NONE))
@@ -61,6 +62,31 @@ def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
                 raise
             fish.say(f"{prog}: some filesystems could not be mounted (ignored): {device} on {path}: {error}")
     return root
+
+
+def _unlock_all(fish: Fish) -> None:
+    """Open every LUKS volume that there is a key for, as libguestfs: under luks-UUID. Without a key a person is asked
+    once for each."""
+    from ...guest.filesystem.table import kind_of
+    from ...guest.identity import identify
+    from .verbs.volume import ask_key
+
+    devices = fish.session.devices
+    for device in (*devices.bare(), *devices.volumes()):
+        if kind_of(devices.open(device)) != "crypto_LUKS":
+            continue
+        uuid = identify(devices.open(device)).get("UUID", "")
+        words = [word for selector, word in fish.keys if selector in (device, uuid, "all")]
+        if not words and (fish.keys_from_stdin or os.isatty(0)):
+            words = [ask_key(fish, f'Enter key or passphrase ("{device}"): ')]
+        if not words:
+            continue
+        try:
+            devices.unlock(device, f"luks-{uuid}", words)
+        except CowshedError as error:
+            fish.out.raw(f"could not find key to open LUKS encrypted {device}: {error}\n\n")
+            fish.out.raw("Try using --key on the command line.\n")
+            raise Stop(1) from error
 
 
 def summary(fish: Fish, root: Root) -> str:

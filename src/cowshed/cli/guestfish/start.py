@@ -76,6 +76,8 @@ class Start:
                 self.new.append(value or "")
             elif name == "key":
                 self.keys.append(value or "")
+            elif name == "keys-from-stdin":
+                fish.keys_from_stdin = True
             elif name == "ro":
                 self.readonly = True
             elif name == "rw":
@@ -100,7 +102,23 @@ class Start:
                 self.done = list_commands(self.out, value)
             if self.done is not None:
                 return
+        for text in self.keys:
+            self._key(text)
         fish.readonly = fish.session.readonly = self.readonly
+
+    def _key(self, text: str) -> None:
+        """--key ID:key:WORD or ID:file:NAME"""
+        parts = text.split(":", 2)
+        if len(parts) == 3 and parts[1] == "key":
+            self.fish.keys.append((parts[0], parts[2].encode("utf-8", "surrogateescape")))
+        elif len(parts) == 3 and parts[1] == "file":
+            try:
+                with open(parts[2], "rb") as file:
+                    self.fish.keys.append((parts[0], file.read(8 << 20).removesuffix(b"\n")))
+            except OSError as error:
+                raise self.fail(f"{parts[2]}: {error.strerror}") from error
+        else:
+            raise self.fail(f"selector '{text}': it is ID:key:WORD or ID:file:NAME")
 
     def open(self) -> None:
         """Add the disks; run, inspect and mount where the options ask for it. Raises Stop, CowshedError."""

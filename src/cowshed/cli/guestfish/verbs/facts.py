@@ -327,7 +327,7 @@ def _df(fish: Fish, human: bool) -> str:
             _, _, group, volume = name.split("/")
             name = f"/dev/mapper/{mapper_name(group, volume)}"
         if human:
-            cells = [name, _human(total), _human(used), _human(room), share, path]
+            cells = [name, human_size(total), human_size(used), human_size(room), share, path]
         else:
             cells = [name, *(str(-(-count // 1024)) for count in (total, used, room)), share, path]
         rows.append(cells)
@@ -344,7 +344,7 @@ def _df(fish: Fish, human: bool) -> str:
     return "".join(lines)
 
 
-def _human(count: int) -> str:
+def human_size(count: int) -> str:
     """As df -h: rounded up, one digit behind the point below ten."""
     if count < 1024:
         return str(count)

@@ -266,6 +266,63 @@ def list_ldm_partitions(fish: Fish) -> list[str]:
     return []
 
 
+def ask_key(fish: Fish, prompt: str) -> bytes:
+    """A passphrase: a line of standard input with --keys-from-stdin, else typed without being shown."""
+    import sys
+
+    if fish.keys_from_stdin:
+        return sys.stdin.buffer.readline().removesuffix(b"\n")
+    from getpass import getpass
+
+    fish.out.flush()
+    return getpass(prompt).encode("utf-8", "surrogateescape")
+
+
+def _unlock(fish: Fish, device: str, mapname: str, readonly: bool) -> None:
+    from ....guest.identity import identify
+    from .device import opened
+
+    node = opened(fish, device, "cryptsetup_open")
+    found = identify(node)
+    uuid = found.get("UUID", "")
+    words = [word for selector, word in fish.keys if selector in (device, uuid, "all")]
+    if found.get("TYPE") != "crypto_LUKS":
+        raise Failed(f"{device}: Device {device} is not a valid LUKS device.")
+    fish.session.devices.unlock(
+        device, mapname, words or [ask_key(fish, 'Enter key or passphrase ("key"): ')], readonly=readonly
+    )
+
+
+@command(
+    "cryptsetup-open",
+    "device:device mapname:string [readonly:bool] [crypttype:string] [cipher:string]",
+    help="open an encrypted block device",
+)
+def cryptsetup_open(
+    fish: Fish, device: str, mapname: str, readonly: bool = False, crypttype: str = "luks", cipher: str = ""
+) -> None:
+    if crypttype not in ("luks", "luks1", "luks2"):
+        raise Failed(f"encrypted devices of the type ‘{crypttype}’ can't be opened yet")
+    _unlock(fish, device, mapname, readonly)
+
+
+@command("luks-open", "device:device mapname:string", help="open a LUKS-encrypted block device")
+def luks_open(fish: Fish, device: str, mapname: str) -> None:
+    _unlock(fish, device, mapname, False)
+
+
+@command("luks-open-ro", "device:device mapname:string", help="open a LUKS-encrypted block device read-only")
+def luks_open_ro(fish: Fish, device: str, mapname: str) -> None:
+    _unlock(fish, device, mapname, True)
+
+
+@command("cryptsetup-close luks-close", "device:device", help="close an encrypted device")
+def cryptsetup_close(fish: Fish, device: str) -> None:
+    if any(mount.device == device for mount in fish.session.tree.mounts):
+        raise Failed(f"Device {device.rpartition('/')[2]} is still in use.")
+    fish.session.devices.lock(device)
+
+
 @command("luks-uuid", "device:device", "string", help="get the UUID of a LUKS encrypted device")
 def luks_uuid(fish: Fish, device: str) -> str:
     from ....guest.identity import identify

@@ -1,0 +1,1 @@
+"""The tools beside guestfish: virt-cat, virt-ls, virt-edit and the others."""

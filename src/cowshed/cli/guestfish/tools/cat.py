@@ -1,0 +1,21 @@
+"""``virt-cat``: files of a guest on standard output."""
+
+from __future__ import annotations
+
+from .common import Tool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...output import Output
+
+
+def main(argv: list[str], out: Output) -> int:
+    return Tool("virt-cat", "display files in a virtual machine: virt-cat -a disk.img file [file ...]", out).run(
+        argv, work
+    )
+
+
+def work(tool: Tool) -> int:
+    if not tool.words:
+        raise tool.fail("missing file names")
+    return max(tool.command("download", word, "-") for word in tool.words)
