@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import tarfile
     from collections.abc import Callable, Iterable, Iterator
-    from typing import IO
+    from typing import IO, Self
 
     from .tree import Found, Place, Tree
 
@@ -139,17 +139,38 @@ def tar_in(tree: Tree, stream: IO[bytes], directory: bytes, *, compression: str 
     """Unpack an archive into a directory of the guest, with owners, modes and times. Raises GuestError, UsageError
     when it is no archive or cut short."""
     import tarfile
+    from tarfile import InvalidHeaderError, TruncatedHeaderError  # type: ignore[attr-defined]
 
     kind = _mode(compression)
     place = tree.directory(directory)
     base = place.path.rstrip(b"/")
     folders: list[tuple[bytes, tarfile.TarInfo]] = []
+    damage: list[str] = []
+
+    class Entry(tarfile.TarInfo):
+        """tarfile takes a header that is cut short or damaged for the end, unless it is the first."""
+
+        @classmethod
+        def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+            try:
+                return super().fromtarfile(tarfile)
+            except (TruncatedHeaderError, InvalidHeaderError) as error:
+                damage.append(str(error))
+                raise
+
     try:
         with tarfile.open(
-            fileobj=stream, mode=f"r|{kind}", bufsize=1 << 18, encoding="utf-8", errors="surrogateescape"
+            fileobj=stream,
+            mode=f"r|{kind}",
+            bufsize=1 << 18,
+            tarinfo=Entry,
+            encoding="utf-8",
+            errors="surrogateescape",
         ) as tar:  # type: ignore[call-overload]
             for entry in tar:
                 _unpack(tree, tar, entry, base, folders, xattrs)
+        if damage:
+            raise tarfile.ReadError(damage[0])
     except (tarfile.TarError, EOFError) as error:
         raise UsageError(f"tar subcommand failed on directory: {os.fsdecode(directory)}: {error}") from error
     for path, entry in reversed(folders):
