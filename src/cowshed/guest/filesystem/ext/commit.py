@@ -102,6 +102,8 @@ def _verify(fs: ExtFileSystem, writer: Writer) -> None:
             raise _wrong(f"the count of free inodes in group {number}", fs.groups[number].free_inodes)
     for number, mapping in writer.mappings.items():
         inode = mapping.inode
+        if number not in fs.inodes.changed:
+            continue
         block, at = fs.inodes.place(number)
         stored = Inode(number, fs.volume.block(block)[at : at + sb.inode_size], sb.block_size)
         stored.seed = inode.seed

@@ -96,9 +96,24 @@ class Directories:
         self.filetype = bool(self.sb.incompat & FILETYPE)
         #: names of small directories: inode -> name -> (inode, type)
         self.names: dict[int, dict[bytes, tuple[int, int]]] = {}
+        #: blocks whose checksums were right
+        self._verified: set[int] = set()
 
     def forget(self) -> None:
         self.names.clear()
+        self._verified.clear()
+
+    def block(self, inode: Inode, logical: int, indexed: bool) -> bytes | bytearray:
+        """One block of a directory, verified when it is read for the first time."""
+        place = self.block_of(inode, logical)
+        volume = self.fs.volume
+        data = volume.block(place, "directory")
+        if place not in self._verified and place not in volume.dirty:
+            self.verify(inode, logical * self.sb.block_size, data, indexed)
+            if len(self._verified) > 1 << 16:
+                self._verified.clear()
+            self._verified.add(place)
+        return data
 
     def hash_version(self, version: int) -> int:
         """With the signedness that the superblock says."""
@@ -134,7 +149,9 @@ class Directories:
                         raise _wrong(f"directory {inode.number}", "block", (place + start + at) // size)
                     seen.add(place + start + at)
                     block = data[at : at + size]
-                    self.verify(inode, offset + start + at, block, indexed)
+                    # what changed gets its checksum when it is written
+                    if (place + start + at) // size not in fs.volume.dirty:
+                        self.verify(inode, offset + start + at, block, indexed)
                     yield offset + start + at, block
 
     def _read(self, place: int, length: int) -> bytes:
@@ -253,8 +270,7 @@ class Directories:
         limit = 4 if self.sb.incompat & LARGE_DIR else 3
         logical, at = 0, 0x20
         found: list[tuple[int, int, int]] = []
-        block = self.fs.volume.block(self.block_of(inode, 0), where)
-        self.verify(inode, 0, block, True)
+        block = self.block(inode, 0, True)
         levels = block[0x1E]
         if block[0x1D] != 8 or levels >= limit or int.from_bytes(block[0x18:0x1C], "little"):
             raise _wrong(where, "dx_root_info", bytes(block[0x18:0x20]).hex())
@@ -276,10 +292,9 @@ class Directories:
             if any(logical == item[0] for item in found):
                 raise _wrong(where, "block", logical)
             at = 8
-            block = self.fs.volume.block(self.block_of(inode, logical), where)
+            block = self.block(inode, logical, True)
             if not is_node(block, size):
                 raise _wrong(where, "block", logical)
-            self.verify(inode, logical * size, block, True)
 
     def _search(self, inode: Inode, name: bytes) -> tuple[int, int] | None:
         if name in (b".", b".."):
@@ -288,8 +303,7 @@ class Directories:
                 if found == name:
                     return number, kind
         for logical in self.leaves(inode, name):
-            block = self.fs.volume.block(self.block_of(inode, logical), "directory")
-            self.verify(inode, logical * self.sb.block_size, block, True)
+            block = self.block(inode, logical, True)
             where = f"directory {inode.number}"
             size = self.sb.block_size
             for _, number, _, kind, found in parse(block, 0, size, size, where, self.filetype):

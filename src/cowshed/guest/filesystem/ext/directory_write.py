@@ -36,9 +36,17 @@ class DirectoryWriter:
         self.directories = writer.fs.directories
         #: where in a linear directory room was found last
         self._hints: dict[int, int] = {}
+        #: blocks that get their checksums at the end: (inode, block, where limit and count of an index are)
+        self._unsummed: dict[int, tuple[Inode, bytearray, int]] = {}
 
-    def forget(self) -> None:
-        self._hints.clear()
+    def flush(self) -> None:
+        """Changed blocks get their checksums."""
+        for inode, block, at in self._unsummed.values():
+            if at:
+                self._sum_index(inode, block, at)
+            else:
+                block[self.size - 4 :] = crc32c(inode.seed, block[: self.end]).to_bytes(4, "little")
+        self._unsummed.clear()
 
     # ---- blocks
 
@@ -59,11 +67,16 @@ class DirectoryWriter:
         """The checksum of a block of entries."""
         if self.sb.metadata_csum:
             HEADER.pack_into(block, self.end, 0, TAIL, 0, TAIL_TYPE)
-            block[self.size - 4 :] = crc32c(inode.seed, block[: self.end]).to_bytes(4, "little")
+            self._unsummed[id(block)] = (inode, block, 0)
 
     def _finish_index(self, inode: Inode, block: bytearray, at: int) -> None:
         """The checksum of a block of the index."""
         if self.sb.metadata_csum:
+            self._unsummed[id(block)] = (inode, block, at)
+
+    @staticmethod
+    def _sum_index(inode: Inode, block: bytearray, at: int) -> None:
+        if at:
             limit, count = struct.unpack_from("<HH", block, at)
             tail = at + 8 * limit
             crc = crc32c(crc32c(inode.seed, block[: at + 8 * count]), bytes(block[tail : tail + 4]) + b"\0\0\0\0")
@@ -197,8 +210,7 @@ class DirectoryWriter:
         index = self.fs.volume.block(self.directories.block_of(inode, logical), "directory")
         leaf = int.from_bytes(index[at + 8 * position + 4 : at + 8 * position + 8], "little") & 0x0FFFFFFF
         place = self.directories.block_of(inode, leaf)
-        if place not in self.fs.volume.dirty:
-            self.directories.verify(inode, leaf * self.size, self.fs.volume.block(place, "directory"), True)
+        self.directories.block(inode, leaf, True)
         block = self.fs.volume.change(place, "directory")
         if is_node(block, self.size) and self.sb.metadata_csum:
             raise CorruptError(f"ext index of directory {inode.number}: block {leaf} is no leaf", layer="directory")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ....block.node import Node
     from .journal import Journal
+    from .mapping import Mapping
     from .write import Writer
 
 #: bytes that one step of a big read takes
@@ -76,6 +77,8 @@ class ExtFileSystem(FileSystem):
         self.groups = Groups(self.volume, self.notes)
         self.inodes = Inodes(self.volume, self.groups)
         self.directories = Directories(self)
+        #: where the blocks of directories that were searched are
+        self._maps: dict[int, Mapping] = {}
 
     def _replay(self) -> None:
         """Bring what a dirty journal has newer into the picture; nothing is written."""
@@ -116,8 +119,19 @@ class ExtFileSystem(FileSystem):
 
     def place(self, inode: Inode, logical: int) -> int | None:
         """The block on the device of one block of a file."""
-        for run in self.runs(inode, logical, logical + 1):
-            if not run.unwritten and run.first <= logical < run.first + run.count:
+        if self._writer is not None:
+            mapping = self._writer.mapping(inode)
+        else:
+            known = self._maps.get(inode.number)
+            if known is None:
+                from .mapping import Mapping
+
+                if len(self._maps) >= 64:
+                    self._maps.clear()
+                known = self._maps[inode.number] = Mapping(self, inode)
+            mapping = known
+        for run in mapping.within(logical, logical + 1):
+            if not run.unwritten:
                 return run.place + logical - run.first
         return None
 
@@ -247,6 +261,7 @@ class ExtFileSystem(FileSystem):
                 raise GuestError(errno.EROFS)
             from .write import Writer
 
+            self._maps.clear()
             self._writer = Writer(self)
             self._writer.prepare()
         return self._writer

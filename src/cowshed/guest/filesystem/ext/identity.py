@@ -54,12 +54,12 @@ def set_uuid(fs: ExtFileSystem, writer: Writer, uuid: str) -> None:
     if sb.metadata_csum and not sb.incompat & CSUM_SEED:
         sb.set(0x270, sb.seed)
         sb.set_features(incompat=CSUM_SEED)
+    if sb.ro_compat & GDT_CSUM and not sb.metadata_csum:
+        # checksums of descriptors begin with the uuid: all are read with the old one and stored with the new one
+        for number in range(sb.groups):
+            writer.allocator.changed_groups.add(fs.groups[number].number)
     sb.raw[0x68:0x78] = data
     sb.uuid = data
-    if sb.ro_compat & GDT_CSUM and not sb.metadata_csum:
-        for number in range(sb.groups):
-            writer.allocator.changed_groups.add(number)
-            fs.groups[number].checksum = 0
     _copies(fs)
     text = data.hex()
     fs.uuid = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}" if any(data) else ""

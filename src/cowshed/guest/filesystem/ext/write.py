@@ -163,6 +163,7 @@ class Writer:
 
     def flush(self) -> None:
         """Bring everything into blocks; they are verified and written after that."""
+        self.directories.flush()
         for inode in list(self.fs.inodes.changed.values()):
             self.flush_inode(inode)
         self.allocator.store()
@@ -182,7 +183,9 @@ class Writer:
         inode.sectors = 0
         inode.size = 0
         inode.nlink = 0
-        inode.dtime = max(1, min(now // 1_000_000_000, 0xFFFFFFFF))
+        # small numbers are links of the orphans' list to e2fsck, and so are times before the file system's own
+        earliest = max(self.sb.inodes + 1, self.sb.u32(0x108), self.sb.u32(0x30))
+        inode.dtime = min(max(earliest, now // 1_000_000_000), 0xFFFFFFFF)
         self.allocator.free_inode(inode.number, directory)
         self.fs.directories.names.pop(inode.number, None)
         self.touch(inode)

@@ -185,6 +185,7 @@ class AttributeWriter:
         inode.block = empty(uses_extents)
         inode.nlink = 1
         inode.size = len(value)
+        writer.touch(inode)
         writer.store_content(inode, value)
         seed = self.sb.seed or crc32c(0xFFFFFFFF, self.sb.uuid)
         # the hash is where the access time would be, the count of references where the others would
