@@ -27,6 +27,10 @@ def loop_device(path: Path, size: int, *, sector: int = 512) -> Iterator[Path]:
     try:
         yield device
     finally:
+        # nodes of partitions outlive a detached device, and would be found on the next file it is given
+        partx = judges.find("partx")
+        if partx is not None:
+            subprocess.run([partx, "--delete", device], capture_output=True)
         subprocess.run([losetup, "--detach", device], check=True)
 
 
