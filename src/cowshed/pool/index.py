@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import os
 import struct
-from array import array
 
 from .backend.probe import RAW, Facts
+from .record import dump, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container, Sequence
+    from typing import Any
 
+#: facts that are not worth loading a library for
+_SMALL = 100
 _MAGIC = b"cowshed index 1\n"
 _HEADER = struct.Struct("<16sIIII")
 _STATUS = struct.Struct("<QQqqQ")
@@ -52,7 +55,7 @@ class Index:
         self.path = path
         self.patient = patient
         self._rows = b""
-        self._numbers = array("I")
+        self._numbers: Sequence[int] = ()
         self._places: dict[str, int] = {}
         self._table: list[Facts] = []
         #: what was learned since: (row, facts)
@@ -68,10 +71,9 @@ class Index:
                 data = file.read(_LIMIT)
             self._parse(data)
         except (OSError, ValueError, TypeError, RecursionError, struct.error):
-            self._rows, self._numbers, self._places, self._table = b"", array("I"), {}, []
+            self._rows, self._numbers, self._places, self._table = b"", (), {}, []
 
     def _parse(self, data: bytes) -> None:
-        from json import loads
         from zlib import crc32
 
         magic, count, names_size, facts_size, check = _HEADER.unpack_from(data)
@@ -82,9 +84,8 @@ class Index:
         if magic != _MAGIC or len(data) != facts_at + facts_size or crc32(view[_HEADER.size :]) != check:
             raise ValueError
         names = data[names_at:facts_at].decode("utf-8", "surrogateescape").split("\0")
-        table = [Facts.unpack(packed) for packed in loads(data[facts_at:])]
-        numbers = array("I")
-        numbers.frombytes(view[rows_end:names_at])
+        table = [Facts.unpack(packed) for packed in _reader(facts_size)(data[facts_at:])]
+        numbers = view[rows_end:names_at].cast("I")
         if names.pop() or len(names) != count or (count and max(numbers) >= len(table)):
             raise ValueError
         self._rows = data[_HEADER.size : rows_end]
@@ -154,11 +155,11 @@ class Index:
             pass
 
     def _packed(self) -> bytes:
-        from json import dumps
         from zlib import crc32
 
+        dumps = _writer(len(self._table) + len(self._new))
         table: dict[str, int] = {}
-        numbers = array("I")
+        numbers: list[int] = []
         rows = []
         names = []
         texts = [dumps(facts.pack()) for facts in self._table]
@@ -174,5 +175,22 @@ class Index:
             numbers.append(table.setdefault(raw if facts is RAW else dumps(facts.pack()), len(table)))
         joined = "".join(f"{name}\0" for name in names).encode("utf-8", "surrogateescape")
         facts_text = ("[" + ",".join(table) + "]").encode("ascii")
-        body = b"".join((*rows, numbers.tobytes(), joined, facts_text))
+        body = b"".join((*rows, struct.pack(f"={len(numbers)}I", *numbers), joined, facts_text))
         return _HEADER.pack(_MAGIC, len(names), len(joined), len(facts_text), crc32(body)) + body
+
+
+def _reader(size: int) -> Callable[[bytes], Any]:
+    """What reads so many bytes of JSON soonest: the library's takes as long to load as thousands of facts to read."""
+    if size < _SMALL * 64:
+        return load
+    from json import loads
+
+    return loads
+
+
+def _writer(count: int) -> Callable[[Any], str]:
+    if count < _SMALL:
+        return lambda facts: dump(facts)[:-1].decode("ascii")
+    from json import dumps
+
+    return dumps

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def dump(record: dict[str, Any]) -> bytes:
+def dump(record: Any) -> bytes:
     """One line of JSON, newline and all."""
     text = repr(record)
     if text.isascii() and "\\u" not in text and "\\x" not in text:
