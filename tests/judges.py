@@ -64,6 +64,7 @@ PACKAGES = {
     "dpkg-query": "dpkg",
     "rpmbuild": "rpm",
     "mkswap": "util-linux",
+    "guestfish": "guestfish",
     "blkid": "util-linux",
     "glusterd": "glusterfs-server",
     "gluster": "glusterfs-cli",

@@ -108,8 +108,8 @@ def number(command: Command, argument: Argument, word: str) -> int:
     base = 10
     if text[:2].lower() == "0x":
         base, text = 16, text[2:]
-    elif text[:1] == "0" and len(text) > 1 and text[1] in "01234567":
-        base, text = 8, text[1:]
+    elif text[:1] == "0" and text[1:2].isdigit():
+        base = 8
     allowed = "0123456789abcdef"[:base]
     while digits < len(text) and text[digits].lower() in allowed:
         digits += 1

@@ -56,7 +56,7 @@ def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
     root = found[0]
     for path, device in sorted(root.mounts, key=lambda mount: (len(mount[0]), mount[0])):
         try:
-            fish.session.mount(device, os.fsencode(path), readonly=False)
+            fish.session.mount(device, os.fsencode(path), readonly=fish.readonly)
         except CowshedError as error:
             if path == "/":
                 raise

@@ -7,7 +7,6 @@ import os
 from ....errors import CowshedError
 from ....guest.filesystem.table import DRIVERS, open_filesystem
 from ..getopt import Option
-from ..verbs.facts import human_size
 from .common import Tool
 
 TYPE_CHECKING = False
@@ -33,7 +32,7 @@ def work(tool: Tool) -> int:
     inodes = "inodes" in own
     if "csv" in own:
         heads = ("Inodes", "IUsed", "IFree", "IUse%") if inodes else ("1K-blocks", "Used", "Available", "Use%")
-        tool.out.write(",".join(("Virtual Machine", "Filesystem", *heads)) + "\n")
+        tool.out.write(",".join(("VirtualMachine", "Filesystem", *heads)) + "\n")
     else:
         first = "Size" if "human-readable" in own else "1K-blocks"
         heads = ("Inodes", "IUsed", "IFree", "IUse%") if inodes else (first, "Used", "Available", "Use%")
@@ -65,11 +64,11 @@ def work(tool: Tool) -> int:
         if inodes:
             cells = [str(number) for number in numbers]
         elif "human-readable" in own:
-            cells = [human_size(number) for number in numbers]
+            cells = [_human(number) for number in numbers]
         else:
             cells = [str(number // 1024) for number in numbers]
         if "csv" in own:
-            tool.out.write(",".join((guest, device, *cells, f"{share:.1f}%")) + "\n")
+            tool.out.write(",".join((guest, device, *cells, f"{share:.1f}")) + "\n")
             continue
         name = f"{guest}:{device}"
         if len(name) > 36:
@@ -77,3 +76,14 @@ def work(tool: Tool) -> int:
         percent = f"{-(-int(share * 1000) // 1000)}%" if share else "0%"
         tool.out.write(f"{name:<36}{cells[0]:>10} {cells[1]:>10} {cells[2]:>10} {percent:>5}\n")
     return 0
+
+
+def _human(count: int) -> str:
+    """To the nearest, one digit behind the point below ten."""
+    if count < 1024:
+        return str(count)
+    power = 0
+    while count >= 1024 ** (power + 1) and power < 6:
+        power += 1
+    value = count / 1024**power
+    return f"{value:.1f}{'KMGTPE'[power - 1]}" if value < 9.95 else f"{value:.0f}{'KMGTPE'[power - 1]}"

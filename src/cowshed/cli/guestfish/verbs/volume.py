@@ -82,13 +82,13 @@ def pvs_full(fish: Fish) -> Iterator[Fields]:
 
 
 def _mda_free(fish: Fish, path: str) -> int:
-    """Of the smallest ring on a device: two texts must fit, what is used now counts in sectors."""
+    """Of the smallest ring on a device: two texts must fit, what is used now counts in sectors and one more."""
     from ....layout.lvm.label import read_area
 
     free = []
     for area in fish.session.devices.lvm().labels[path].metadata:
         text = read_area(fish.session.devices.open(path), area).text or ""
-        used = -(-len(text.encode("utf-8", "surrogateescape")) // 512) * 512
+        used = -(-len(text.encode("utf-8", "surrogateescape")) // 512) * 512 + 512
         free.append(max(0, (area.size - 512 - 2 * used) // 2 // 512 * 512))
     return min(free, default=0)
 
@@ -215,7 +215,7 @@ def is_lv(fish: Fish, mountable: str) -> bool:
 def lvm_canonical_lv_name(fish: Fish, lvname: str) -> str:
     name = fish.session.devices.canonical(lvname)
     if name not in fish.session.devices.volumes():
-        raise Failed(f"stat: {lvname}: No such file or directory")
+        raise Failed(f"{lvname}: not a logical volume")
     return name
 
 

@@ -1,0 +1,349 @@
+"""guestfish's shell: lines and quotes, arguments, errors and what they end, options, and the tools beside it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import judges
+from cowshed.cli.guestfish.arguments import Refused, number, split_list
+from cowshed.cli.guestfish.complete import candidates
+from cowshed.cli.guestfish.fish import Fish
+from cowshed.cli.guestfish.getopt import Misused, Option, take
+from cowshed.cli.guestfish.line import parse
+from cowshed.cli.guestfish.printers import PRINTERS
+from cowshed.cli.guestfish.table import Argument, commands, find, names
+from cowshed.cli.output import Output
+
+
+def fish(
+    *words: str | Path,
+    cwd: Path | None = None,
+    input: bytes = b"",
+    env: dict[str, str] | None = None,
+    tool: str = "guestfish",
+) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "cowshed", tool, *map(str, words)],
+        cwd=cwd, input=input, capture_output=True, env={**os.environ, **(env or {})}, timeout=120, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk with one partition that holds ext4."""
+    folder = tmp_path_factory.mktemp("disk")
+    source = folder / "source"
+    (source / "etc").mkdir(parents=True)
+    (source / "etc/hostname").write_text("web1\n")
+    (source / "etc/a b").write_text("blank\n")
+    (source / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
+    (source / "etc/debian_version").write_text("12.5\n")
+    (source / "etc/fstab").write_text("/dev/sda1 / ext4 defaults 0 1\n")
+    for name in ("bin", "usr", "var/lib/dpkg", "boot", "lib"):
+        (source / name).mkdir(parents=True)
+    part = folder / "part.img"
+    with part.open("wb") as file:
+        file.truncate(31 << 20)
+    judges.run("mkfs.ext4", "-q", "-F", "-L", "ROOT", "-d", source, part)
+    disk = folder / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(32 << 20)
+        file.seek(1 << 20)
+        file.write(part.read_bytes()[: 30 << 20])
+    judges.run("mkfs.ext4", "-q", "-F", "-L", "ROOT", "-d", source, "-E", "offset=1048576", disk, "30720k")
+    judges.run("sfdisk", "-q", disk, input="label: dos\nstart=2048, size=61440, type=83\n")
+    return disk
+
+
+@pytest.fixture
+def copy(disk: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "copy.img"
+    subprocess.run(["cp", "--sparse=always", disk, path], check=True)
+    return path
+
+
+# ---- lines
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("  cat   /a  ", ["cat", "/a"]), ("", []), ("# comment", []), ("write /a 'b c'", ["write", "/a", "b c"]),
+        (r'write /a "x\n\t\"\101\x41\\"', ["write", "/a", 'x\n\t"AA\\']), ("echo a'b c'd", ["echo", "a'b c'd"]),
+        ('echo ""', ["echo", ""]), ("echo a#b", ["echo", "a#b"]), ("cat /a | grep x", ["cat", "/a"]),
+    ],
+)  # fmt: skip
+def test_lines_become_words(text: str, words: list[str]) -> None:
+    assert parse(text).words == words
+
+
+def test_signs_before_a_command() -> None:
+    assert parse("-rm /a").ignore and parse("- rm /a").words == ["rm", "/a"]
+    assert parse("!ls -l | wc").shell == "ls -l | wc" and parse("<! echo run").inline == " echo run"
+    assert parse("cat /a | grep 'x y' | wc").pipe == "grep 'x y' | wc"
+
+
+@pytest.mark.parametrize("text", ['echo "a', "echo 'a", 'echo "a"b', r'echo "\q"', r'echo "\x0"', r'echo "\000"'])
+def test_quotes_that_are_wrong_are_refused(text: str) -> None:
+    with pytest.raises(Refused):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("10", 10), ("0x1F", 31), ("0777", 0o777), ("777", 777), ("-5", -5), ("1k", 1024), ("1KB", 1000),
+     ("2MiB", 2 << 20), ("1G", 1 << 30), ("+3", 3), ("1E", 1 << 60), ("2b", 1024)],
+)  # fmt: skip
+def test_numbers_are_written_as_in_c_with_sizes(text: str, value: int) -> None:
+    known = find("chmod")
+    assert known is not None and number(known, Argument("mode:int"), text) == value
+
+
+@pytest.mark.parametrize(("text", "code"), [("0o777", 2), ("x", 4), ("", 4), ("1q", 2), ("9" * 30, 1), ("08", 2)])
+def test_numbers_that_are_none(text: str, code: int) -> None:
+    known = find("chmod")
+    assert known is not None
+    with pytest.raises(Refused, match=f"xstrtoll returned {code}"):
+        number(known, Argument("mode:int"), text)
+
+
+def test_lists_are_one_argument() -> None:
+    assert split_list("a 'b c'  d \"e f\" ''") == ["a", "b c", "d", "e f", ""]
+
+
+def test_options_as_getopt_has_them() -> None:
+    options = (Option("add", "a", True), Option("ro", "r"), Option("rw", "w"), Option("format", "", None))
+    assert take(options, ["-ra", "x", "--format", "--add=y", "--", "-w"]) == (
+        [("ro", None), ("add", "x"), ("format", None), ("add", "y")], ["-w"],
+    )  # fmt: skip
+    for words in (["-z"], ["--nope"], ["--r"], ["-a"], ["--ro=1"]):
+        with pytest.raises(Misused):
+            take(options, words)
+
+
+def test_every_command_is_whole() -> None:
+    import inspect
+
+    kinds = {
+        "path", "device", "mountable", "place", "string", "bytes", "int", "bool", "in", "out", "list", "names", "words",
+    }  # fmt: skip
+    found = list(commands())
+    assert len(found) >= 300
+    for known in found:
+        assert known.result in PRINTERS and known.help
+        takes = list(inspect.signature(known.handler).parameters)[1:]
+        assert len(takes) == len(known.arguments), known.name
+        for argument, name in zip(known.arguments, takes, strict=True):
+            assert argument.type in kinds, (known.name, argument.type)
+            assert not argument.optional or argument.keyword == name, known.name
+
+
+# ---- running
+
+
+def test_a_first_look(disk: Path) -> None:
+    code, out, err = fish(
+        "--ro", "-a", disk, "run", ":", "list-filesystems", ":", "mount", "/dev/sda1", "/", ":", "cat", "/etc/hostname"
+    )
+    assert (code, out, err) == (0, "/dev/sda1: ext4\nweb1\n\n", "")
+    code, out, err = fish(
+        "--ro", "-a", disk, "-m", "/dev/sda1", "ls", "/etc", ":", "-cat", "/nope", ":", "is-dir", "/etc"
+    )
+    assert (code, out) == (0, "a b\ndebian_version\nfstab\nhostname\nos-release\ntrue\n")
+    assert err == "libguestfs: error: download: /nope: No such file or directory\n"
+
+
+def test_an_error_ends_a_script_and_says_where(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.gf").write_text("run\nmount /dev/sda1 /\n# nothing\n-cat /no\ncat /nope\ncat /etc/hostname\n")
+    code, out, err = fish("--ro", "-a", disk, "-f", tmp_path / "s.gf")
+    assert (code, out) == (1, "")
+    assert err == "".join(
+        f"{tmp_path}/s.gf:{line}: libguestfs: error: download: {path}: No such file or directory\n"
+        for line, path in ((4, "/no"), (5, "/nope"))
+    )
+
+
+def test_mistakes_in_the_command_line(disk: Path) -> None:
+    usage = "error: incorrect number of arguments\nusage: cat path\ntype 'help cat' for more help on cat\n"
+    assert fish("--ro", "-a", disk, "run", ":", "cat") == (1, "", usage)
+    code, _, err = fish("nosuch")
+    assert code == 1 and err.startswith("nosuch: unknown command\nDid you mean to open a disk image?")
+    code, _, err = fish("-a", "/nope.img", "run")
+    assert code == 1 and err == "libguestfs: error: /nope.img: No such file or directory\n"
+    assert fish("list-devices")[0] == 1 and fish("--nope")[0] == 1 and fish("run")[0] == 1
+    assert fish("--version") == (0, "guestfish 1.48.6\n", "")
+    assert fish("help", "cat")[1].startswith("NAME\n    cat - list the contents of a file\n\nSYNOPSIS\n     cat path\n")
+
+
+def test_scripts_on_standard_input_have_pipes_and_here_documents(copy: Path) -> None:
+    script = (
+        "run\nmount /dev/sda1 /\nupload -<<END /etc/new\none\ntwo\nEND\ncat /etc/new | tr a-z A-Z\n!echo host\n"
+        "<! echo echo inline\nglob rm-f /etc/n*\nexists /etc/new\ntime echo t | sed s/[0-9.]*.seconds/S/\n"
+        "write '/etc/x y' \"a\\nb\"\ncat '/etc/x y'\necho -n | cat -\n"
+    )
+    code, out, err = fish("-a", copy, input=script.encode())
+    assert (code, err) == (0, "")
+    assert out == "ONE\nTWO\n\nhost\ninline\nfalse\nt\nelapsed time: S\na\nb\n-n\n"
+
+
+def test_an_edit_keeps_what_the_file_has(copy: Path) -> None:
+    words = ["-a", copy, "-m", "/dev/sda1"]
+    fish(*words, "chmod", "0640", "/etc/hostname", ":", "lsetxattr", "security.selinux", "ctx", "3", "/etc/hostname")
+    code, _, err = fish(*words, "edit", "/etc/hostname", env={"EDITOR": "sed -i s/web1/db1/"})
+    assert (code, err) == (0, "")
+    _, out, _ = fish(
+        "--ro",
+        *words,
+        "cat",
+        "/etc/hostname",
+        ":",
+        "getxattr",
+        "/etc/hostname",
+        "security.selinux",
+        ":",
+        "ll",
+        "/etc/hostname",
+    )
+    assert out.startswith("db1\n\nctx") and "-rw-r-----. 1 0 0 4 " in out
+    before = copy.read_bytes()
+    assert fish(*words, "edit", "/etc/hostname", env={"EDITOR": "false"})[0] == 1
+    assert fish("--ro", *words, "write", "/etc/hostname", "lost")[0] == 1
+    script = ["run", ":", "mount", "/dev/sda1", "/", ":", "write", "/etc/hostname", "lost", ":", "cat", "/etc/hostname"]
+    assert fish("--ro", "-a", copy, *script) == (0, "lost\n", "") and copy.read_bytes() == before
+    assert fish(*words, "umount-all")[0] == 0
+
+
+def test_partition_tables_are_made_and_changed(tmp_path: Path) -> None:
+    disk = tmp_path / "new.img"
+    code, out, err = fish(
+        "sparse", disk, "64M", ":", "run", ":", "part-init", "/dev/sda", "gpt", ":", "part-add", "/dev/sda", "p",
+        "2048", "20479", ":", "part-add", "/dev/sda", "p", "20480", "-100", ":", "part-set-name", "/dev/sda", "2", "data", ":",
+        "part-set-bootable", "/dev/sda", "1", "true", ":", "part-get-name", "/dev/sda", "2", ":", "list-partitions",
+        ":", "part-get-bootable", "/dev/sda", "1", ":", "part-resize", "/dev/sda", "1", "10239", ":", "part-del", "/dev/sda",
+        "2", ":", "part-list", "/dev/sda", ":", "mkswap", "/dev/sda1", "label:SW", ":", "list-filesystems", ":",
+        "vfs-label", "/dev/sda1",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert out == (
+        "data\n/dev/sda1\n/dev/sda2\ntrue\n[0] = {\n  part_num: 1\n  part_start: 1048576\n  part_end: 5242879\n"
+        "  part_size: 4194304\n}\n/dev/sda1: swap\nSW\n"
+    )
+    told = judges.run("sfdisk", "--json", disk).stdout
+    assert '"label": "gpt"' in told and told.count('"node"') == 1
+    assert (
+        judges.run("blkid", "-p", "-O", "1048576", "-S", "4194304", "-o", "value", "-s", "LABEL", disk).stdout == "SW\n"
+    )
+
+
+def test_a_prepared_disk(tmp_path: Path) -> None:
+    code, out, err = fish(
+        "-N", "mine.img=part:20M:gpt", "part-get-parttype", "/dev/sda", ":", "list-partitions", cwd=tmp_path
+    )
+    assert (code, out, err) == (0, "gpt\n/dev/sda1\n", "") and (tmp_path / "mine.img").stat().st_size == 20 << 20
+    assert fish("-N", "nosuch", cwd=tmp_path)[0] == 1
+
+
+def test_the_system_is_found_and_mounted(disk: Path) -> None:
+    code, out, err = fish("--ro", "-a", disk, "-i", "mountpoints", ":", "inspect-get-distro", "/dev/sda1")
+    assert (code, out, err) == (0, "/dev/sda1: /\ndebian\n", "")
+
+
+def test_what_needs_a_kernel_says_so(disk: Path) -> None:
+    code, _, err = fish("--ro", "-a", disk, "-i", "command", "ls")
+    assert code == 1 and "needs a running guest kernel" in err
+
+
+def test_names_complete(disk: Path) -> None:
+    out = Output("guestfish", stdout=os.open(os.devnull, os.O_WRONLY))
+    shell = Fish(out, readonly=True)
+    shell.session.add(str(disk))
+    shell.session.run()
+    assert candidates(shell, "", "part-get-disk") == ["part-get-disk-guid "]
+    assert candidates(shell, "mount ", "/dev/sd") == ["/dev/sda ", "/dev/sda1 "]
+    shell.session.mount("/dev/sda1")
+    assert candidates(shell, "cat ", "/etc/h") == ["/etc/hostname "] and candidates(shell, "ls ", "/et") == ["/etc/"]
+    shell.close()
+    assert "vi" in names()
+
+
+def test_a_person_has_a_prompt_a_banner_and_goes_on_after_errors(disk: Path, tmp_path: Path) -> None:
+    pid, fd = pty.fork()
+    if not pid:
+        os.environ["HOME"] = str(tmp_path)
+        os.execv(sys.executable, [sys.executable, "-m", "cowshed", "guestfish", "--ro", "-a", str(disk)])
+    text = ""
+
+    def until(mark: str) -> None:
+        nonlocal text
+        end = time.monotonic() + 60
+        while mark not in text:
+            assert time.monotonic() < end, text
+            if select.select([fd], [], [], 1)[0]:
+                text += os.read(fd, 65536).decode(errors="replace")
+
+    until("><fs> ")
+    assert "Welcome to guestfish, the guest filesystem shell for" in text
+    for line, mark in (
+        ("run\n", "><fs> "),
+        ("nope\n", "nope: unknown command"),
+        ("list-filesystems\n", "/dev/sda1: ext4"),
+    ):
+        text = ""
+        os.write(fd, line.encode())
+        until(mark)
+    os.write(fd, b"quit\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(fd)
+    assert (tmp_path / ".guestfish").read_text() == "run\nnope\nlist-filesystems\nquit\n"
+    assert stat.S_IMODE((tmp_path / ".guestfish").stat().st_mode) == 0o600
+
+
+# ---- the tools beside it
+
+
+def test_the_tools_beside_it(copy: Path, tmp_path: Path) -> None:
+    assert fish("-a", copy, "/etc/hostname", tool="virt-cat") == (0, "web1\n", "")
+    assert fish("-a", copy, "/etc", tool="virt-ls")[1].split("\n")[0] == "a b"
+    assert fish("-a", copy, tool="virt-filesystems")[1] == "/dev/sda1\n"
+    told = fish("-a", copy, tool="virt-df")[1].splitlines()
+    assert told[0] == "Filesystem                           1K-blocks       Used  Available  Use%"
+    assert told[1].startswith("copy.img:/dev/sda1")
+    code, _, err = fish("-a", copy, "-e", "s/web1/web2/", "-b", ".bak", "/etc/hostname", tool="virt-edit")
+    assert (code, err) == (0, "")
+    assert fish("-a", copy, "/etc/hostname", "/etc/hostname.bak", tool="virt-cat")[1] == "web2\nweb1\n"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/f").write_text("text")
+    assert fish("-a", copy, tmp_path / "in", "/boot", tool="virt-copy-in") == (0, "", "")
+    out = tmp_path / "out"
+    out.mkdir()
+    assert fish("-a", copy, "/boot/in", out, tool="virt-copy-out") == (0, "", "")
+    assert (out / "in/f").read_text() == "text"
+    assert fish("-a", copy, "/boot", out / "b.tar", tool="virt-tar-out") == (0, "", "")
+    assert fish("-a", copy, out / "b.tar", "/usr", tool="virt-tar-in") == (0, "", "")
+    assert fish("-a", copy, "/usr/in/f", tool="virt-tail")[1] == "--- /usr/in/f ---\ntext\n"
+    told = fish("-a", copy, tool="virt-inspector")[1]
+    assert "<distro>debian</distro>" in told
+    if judges.find("xmllint"):
+        judges.run("xmllint", "--noout", "-", input=told)
+    assert fish("-a", copy, "/nope", tool="virt-cat")[0] == 1 and fish("/etc/hostname", tool="virt-cat")[0] == 1
+    judges.run("e2fsck", "-fn", f"{copy}?offset=1048576")
+
+
+def test_a_domain_names_its_disks(copy: Path, tmp_path: Path) -> None:
+    xml = tmp_path / "d.xml"
+    xml.write_text(
+        "<domain><name>web</name><devices><disk type='file' device='disk'><driver name='qemu' type='raw'/>"
+        f"<source file='{copy}'/><target dev='vda'/></disk></devices></domain>"
+    )
+    assert fish("--ro", "-d", xml, "-i", "cat", "/etc/hostname") == (0, "web1\n\n", "")
+    assert fish("-d", "nosuchdomain", "run")[0] == 1
