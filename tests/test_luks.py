@@ -404,13 +404,35 @@ def _samples() -> tuple[bytes, bytes]:
 _SAMPLES: list[bytes] = []
 
 
+@pytest.mark.parametrize("sector", [512, 4096])
+@pytest.mark.parametrize("number", [0, 2**32 - 8, 2**55])
+def test_many_sectors_at_once_are_as_one_by_one(sector: int, number: int) -> None:
+    from cowshed.block.format.luks.cipher import Spec, sector_cipher
+
+    dice = random.Random(sector + number)
+    cipher = sector_cipher(Spec.parse("aes-xts-plain64"), dice.randbytes(64), sector)
+    clear = dice.randbytes(sector * 40)
+    singly = b"".join(
+        bytes(cipher.encrypt(number + at // 512, clear[at : at + sector])) for at in range(0, len(clear), sector)
+    )
+    assert cipher.encrypt(number, clear + bytes(MIB))[: len(clear)] == singly
+    back = bytearray(singly + bytes(MIB))
+    cipher.decrypt(number, memoryview(back))
+    assert back[: len(clear)] == clear
+
+
 def test_bulk_is_fast() -> None:
-    """Far below what it reaches (a gigabyte a second), and far above one context a sector."""
+    """Well above the library's own XTS with a context a sector, measured side by side."""
     from cowshed.block.format.luks.cipher import Spec, sector_cipher
 
     cipher = sector_cipher(Spec.parse("aes-xts-plain64"), bytes(range(64)))
-    view = memoryview(bytearray(32 * MIB))
-    cipher.decrypt(0, view)  # numpy's import
+    view = memoryview(bytearray(8 * MIB))
+    cipher.decrypt(0, view)
+    cipher.decrypt(0, view)  # numpy is imported by now
     begun = time.process_time()
     cipher.decrypt(0, view)
-    assert 32 / (time.process_time() - begun) > 250
+    bulk = time.process_time() - begun
+    begun = time.process_time()
+    for at in range(0, MIB, 512):
+        cipher.decrypt(at // 512, view[at : at + 512])
+    assert bulk < 8 * (time.process_time() - begun) / 1.5

@@ -119,7 +119,7 @@ class SectorCipher:
         """Turn the sectors in ``view`` (writable) into clear text, in place."""
         raise NotImplementedError
 
-    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes | bytearray:
         raise NotImplementedError
 
 
@@ -163,7 +163,7 @@ class _Xts(SectorCipher):
             part = view[at : at + _BATCH]
             self._batch(number + at // UNIT, part, part, Cipher(self._data_key, modes.ECB()).decryptor())
 
-    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes | bytearray:
         view = memoryview(data)
         if self._one_by_one(len(view)):
             size = self.sector_size
@@ -181,7 +181,7 @@ class _Xts(SectorCipher):
             self._batch(
                 number + at // UNIT, view[at : at + _BATCH], target, Cipher(self._data_key, modes.ECB()).encryptor()
             )
-        return bytes(result)
+        return result
 
     def _one_by_one(self, length: int) -> bool:
         if self._whole is None:
@@ -195,21 +195,24 @@ class _Xts(SectorCipher):
         """P = D(C ^ T) ^ T over whole sectors (or the same with E), T multiplied by x from block to block."""
         import numpy as np
 
-        count = len(source) // self.sector_size
+        count, blocks = len(source) // self.sector_size, self.sector_size // 16
+        tweaks: Any = np.empty((count, blocks, 2), dtype="<u8")
         first = Cipher(self._tweak_key, modes.ECB()).encryptor().update(self.ivs(number, count))
-        tweaks: Any = np.empty((self.sector_size // 16, 2, count), dtype="<u8")
-        tweaks[0] = np.frombuffer(first, dtype="<u8").reshape(count, 2).T
-        carry, high = np.empty(count, dtype="<u8"), np.empty(count, dtype="<u8")
-        for index in range(1, self.sector_size // 16):
-            before, now = tweaks[index - 1], tweaks[index]
-            np.right_shift(before[0], 63, out=carry)
-            np.right_shift(before[1], 63, out=high)
-            np.multiply(high, 0x87, out=high)  # x^128 = x^7 + x^2 + x + 1
-            np.left_shift(before, 1, out=now)
-            now[0] ^= high
-            now[1] |= carry
-        # by sector again
-        mask = np.ascontiguousarray(tweaks.transpose(2, 0, 1)).reshape(-1)
+        tweaks[:, 0] = np.frombuffer(first, dtype="<u8").reshape(count, 2)
+        have = 1
+        while have < blocks:
+            # all that are there times x^step are the next ones
+            step = min(have, 32, blocks - have)
+            low, high = tweaks[:, have - step : have, 0], tweaks[:, have - step : have, 1]
+            up = np.uint64(step)
+            rest = np.uint64(64 - step)
+            over = high >> rest  # what leaves at the top comes back: x^128 = x^7 + x^2 + x + 1
+            tweaks[:, have : have + step, 1] = (high << up) | (low >> rest)
+            tweaks[:, have : have + step, 0] = (
+                (low << up) ^ over ^ (over << np.uint64(1)) ^ (over << np.uint64(2)) ^ (over << np.uint64(7))
+            )
+            have += step
+        mask = tweaks.reshape(-1)
         mixed = np.frombuffer(source, dtype="<u8") ^ mask
         worked = np.frombuffer(cipher.update(memoryview(mixed).cast("B")), dtype="<u8")
         np.bitwise_xor(worked, mask, out=np.frombuffer(target, dtype="<u8"))
@@ -236,7 +239,7 @@ class _Cbc(SectorCipher):
             clear = Cipher(self._key, modes.ECB()).decryptor().update(part)
             part[:] = _xor(clear, memoryview(before)[: len(part)])
 
-    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes | bytearray:
         # one context chains through all sectors: what it adds from the sector before is taken out again
         view = memoryview(data)
         size = self.sector_size
@@ -270,7 +273,7 @@ class _Ecb(SectorCipher):
             part = view[at : at + _BATCH]
             part[:] = Cipher(self._key, modes.ECB()).decryptor().update(part)
 
-    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes:
+    def encrypt(self, number: int, data: bytes | bytearray | memoryview) -> bytes | bytearray:
         return Cipher(self._key, modes.ECB()).encryptor().update(data)
 
 

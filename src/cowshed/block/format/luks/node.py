@@ -172,7 +172,7 @@ class LuksNode(Node):
                 self._store(start, sealed)
                 at = inner
 
-    def _store(self, offset: int, data: bytes) -> None:
+    def _store(self, offset: int, data: bytes | bytearray) -> None:
         """Whole sectors; the file's last one may be cut short."""
         place = self.header.payload_offset + offset
         file = self.file
