@@ -55,7 +55,7 @@ PACKAGES = {
     "minfo": "mtools",
     "genisoimage": "genisoimage",
     "isoinfo": "genisoimage",
-    "mkzftree": "zisofs-tools",
+    "mkzftree": "genisoimage",
     "xorriso": "xorriso",
     "bsdtar": "libarchive-tools",
     "cryptsetup": "cryptsetup-bin",
