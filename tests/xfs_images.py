@@ -43,7 +43,7 @@ def mounted(image: Path, folder: Path, *options: str) -> Iterator[Path]:
     finally:
         subprocess.run([judges.need("umount"), folder], check=True)
         # another mount name space may hold the mount a little longer: its loop device goes with it
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while subprocess.run([judges.need("losetup"), "-j", image], capture_output=True, check=True).stdout:
             assert time.monotonic() < deadline, "the image stays mounted elsewhere"
             time.sleep(0.02)

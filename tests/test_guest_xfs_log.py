@@ -1,0 +1,196 @@
+"""Dirty logs: what is read from the image is what the kernel shows after it has replayed a copy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import random
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+
+import xfs_images as images
+from conftest import Figures
+from cowshed.errors import CorruptError
+from cowshed.guest.filesystem.base import GuestError
+
+LOG_FLUSH, NO_LOG_FLUSH = 1, 2
+
+CASES = [
+    (1, LOG_FLUSH, ()),
+    (2, NO_LOG_FLUSH, ()),
+    (3, LOG_FLUSH, ("-m", "rmapbt=1,reflink=1")),
+    (4, LOG_FLUSH, ("-b", "size=1024", "-n", "size=8192")),
+    (5, NO_LOG_FLUSH, ("-m", "bigtime=0,inobtcount=0,finobt=0,reflink=0", "-i", "sparse=0,size=1024")),
+    (6, LOG_FLUSH, ("-d", "su=64k,sw=2,agcount=2", "-l", "su=256k,size=70m")),
+    (7, LOG_FLUSH, ("-i", "nrext64=1", "-s", "size=4096")),
+]
+
+
+def shut_down(root: Path, flag: int) -> None:
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.ioctl(handle, images.GOINGDOWN, struct.pack("I", flag))
+    finally:
+        os.close(handle)
+
+
+class Work:
+    """Random changes below a directory."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.count = 0
+
+    def __call__(self, root: Path, steps: int) -> None:
+        chance = self.chance
+        files: list[Path] = []
+        folders = [root]
+        for _ in range(steps):
+            self.count += 1
+            number = self.count
+            path = chance.choice(folders) / f"n{number}-{'y' * chance.randrange(80)}"
+            action = chance.randrange(13)
+            if action < 3 or not files:
+                path.write_bytes(chance.randbytes(chance.choice((0, 10, 5000, 30_000))))
+                files.append(path)
+            elif action == 3:
+                path.mkdir()
+                folders.append(path)
+            elif action == 4:
+                os.unlink(files.pop(chance.randrange(len(files))))
+            elif action == 5:
+                index = chance.randrange(len(files))
+                os.rename(files[index], path)
+                files[index] = path
+            elif action == 6:
+                value = chance.randbytes(chance.choice((3, 300, 3000, 9000)))
+                os.setxattr(chance.choice(files), f"user.a{chance.randrange(20)}", value)
+            elif action == 7:
+                os.symlink("s" * chance.choice((5, 500, 1000)), path)
+            elif action == 8:
+                os.truncate(chance.choice(files), chance.randrange(60_000))
+            elif action == 9:
+                os.chmod(chance.choice(files), chance.randrange(0o1000))
+            elif action == 10:
+                source = chance.choice(files)
+                with contextlib.suppress(OSError), open(source, "rb") as old, open(path, "wb") as new:
+                    fcntl.ioctl(new.fileno(), images.FICLONE, old.fileno())
+                files.append(path)
+            elif action == 11:
+                with open(chance.choice(files), "r+b") as file:
+                    file.seek(chance.randrange(100_000))
+                    file.write(chance.randbytes(5000))
+                    if chance.random() < 0.3:
+                        os.fsync(file.fileno())
+            else:
+                with open(chance.choice(files), "r+b") as file:
+                    images.fallocate(file.fileno(), 3, 4096 * chance.randrange(4), 4096)
+        if chance.random() < 0.5:
+            self.many(root)
+
+    def many(self, root: Path) -> None:
+        """A directory that grows through its shapes and shrinks; whole chunks of inodes come and go."""
+        folder = root / f"many{self.count}"
+        folder.mkdir()
+        for index in range(800):
+            (folder / f"n{index}").touch()
+        for index in range(0, 800, 2):
+            os.unlink(folder / f"n{index}")
+        if self.chance.random() < 0.5:
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("seed", "flag", "options"), CASES)
+def test_dirty_images(seed: int, flag: int, options: tuple[str, ...], tmp_path: Path, figures: Figures) -> None:
+    image = images.make(tmp_path / "disk", 400 << 20, *options)
+    copy, mount = tmp_path / "copy", tmp_path / "mnt"
+    work = Work(seed)
+    with images.mounted(image, mount) as root:
+        work(root, 100)
+    dirty = 0
+    for turn in range(3):
+        with images.mounted(image, mount) as root:
+            folder = root / f"turn{turn}"
+            folder.mkdir()
+            work(folder, work.chance.choice((20, 300, 1500)))
+            if work.chance.random() < 0.6:
+                os.sync()
+                work(folder, 100)
+            shut_down(root, flag)
+        shutil.copyfile(image, copy)
+        before = image.stat()
+        with images.mounted(copy, mount) as root:
+            wanted = images.kernel_facts(root)
+        with images.opened(image) as system:
+            dirty += system.dirty  # type: ignore[attr-defined]
+            figures.add("xfs: files compared after a replay", images.compare(system, wanted))
+            assert system.statvfs().bfree > 0
+        assert image.stat().st_mtime_ns == before.st_mtime_ns
+    assert dirty
+    figures.add("xfs: dirty logs replayed", dirty)
+
+
+def test_a_dirty_log_is_not_written_over(tmp_path: Path) -> None:
+    image = images.make(tmp_path / "disk", 300 << 20)
+    with images.mounted(image, tmp_path / "mnt") as root:
+        (root / "file").write_bytes(b"x" * 100)
+        shut_down(root, LOG_FLUSH)
+    with images.opened(image, writable=True) as system:
+        ino = system.lookup(system.root, b"file")
+        assert ino is not None
+        with pytest.raises(GuestError) as refused:
+            system.write(ino, 0, b"y", 0)
+        assert refused.value.errno == errno.EROFS
+        assert "dirty" in str(refused.value) and "mount" in (refused.value.hint or "")
+
+
+def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
+    """Bytes of the newest record are lost: what the kernel shows is what went before."""
+    image = images.make(tmp_path / "disk", 300 << 20)
+    copy, mount = tmp_path / "copy", tmp_path / "mnt"
+    with images.mounted(image, mount) as root:
+        for turn in range(6):
+            (root / f"file{turn}").touch()
+            handle = os.open(root / f"file{turn}", os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        shut_down(root, NO_LOG_FLUSH)
+    with images.opened(image) as system:
+        from cowshed.guest.filesystem.xfs.log import Log
+
+        log = Log(system.node, system.superblock)  # type: ignore[attr-defined]
+        records = list(log._headers())
+        assert len(records) > 3
+        last = records[-1]
+        at = log.where(last.position + last.header_blocks) + 40
+    for change in (1, 2):
+        raw = bytearray(image.read_bytes())
+        raw[at] ^= 0xFF
+        copy.write_bytes(raw)
+        shutil.copyfile(copy, tmp_path / "other")
+        with images.mounted(copy, mount) as root:
+            wanted = images.kernel_facts(root)
+        with images.opened(tmp_path / "other") as system:
+            images.compare(system, wanted)
+        at = log.where(records[-2].position + records[-2].header_blocks) + 40 if change == 1 else at
+    # far from the end, it is damage
+    early = Work(3)
+    with images.mounted(tmp_path / "other", mount) as root:
+        for _ in range(30):
+            early(root / "more" if (root / "more").exists() else root, 3)
+            os.sync()
+        shut_down(root, LOG_FLUSH)
+    with images.opened(tmp_path / "other") as system:
+        log = Log(system.node, system.superblock)  # type: ignore[attr-defined]
+        records = list(log._headers())
+    if len(records) > 12:
+        raw = bytearray((tmp_path / "other").read_bytes())
+        raw[log.where(records[0].position + records[0].header_blocks) + 40] ^= 0xFF
+        copy.write_bytes(raw)
+        with pytest.raises(CorruptError, match="log record"), images.opened(copy):
+            pass
