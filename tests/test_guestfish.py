@@ -225,14 +225,14 @@ def test_an_edit_keeps_what_the_file_has(copy: Path) -> None:
 
 def test_partition_tables_are_made_and_changed(tmp_path: Path) -> None:
     disk = tmp_path / "new.img"
-    code, out, err = fish(
-        "sparse", disk, "64M", ":", "run", ":", "part-init", "/dev/sda", "gpt", ":", "part-add", "/dev/sda", "p",
-        "2048", "20479", ":", "part-add", "/dev/sda", "p", "20480", "-100", ":", "part-set-name", "/dev/sda", "2", "data", ":",
-        "part-set-bootable", "/dev/sda", "1", "true", ":", "part-get-name", "/dev/sda", "2", ":", "list-partitions",
-        ":", "part-get-bootable", "/dev/sda", "1", ":", "part-resize", "/dev/sda", "1", "10239", ":", "part-del", "/dev/sda",
-        "2", ":", "part-list", "/dev/sda", ":", "mkswap", "/dev/sda1", "label:SW", ":", "list-filesystems", ":",
-        "vfs-label", "/dev/sda1",
+    lines = (
+        f"sparse {disk} 64M", "run", "part-init /dev/sda gpt", "part-add /dev/sda p 2048 20479",
+        "part-add /dev/sda p 20480 -100", "part-set-name /dev/sda 2 data", "part-set-bootable /dev/sda 1 true",
+        "part-get-name /dev/sda 2", "list-partitions", "part-get-bootable /dev/sda 1", "part-resize /dev/sda 1 10239",
+        "part-del /dev/sda 2", "part-list /dev/sda", "mkswap /dev/sda1 label:SW", "list-filesystems",
+        "vfs-label /dev/sda1",
     )  # fmt: skip
+    code, out, err = fish(input="\n".join(lines).encode())
     assert (code, err) == (0, "")
     assert out == (
         "data\n/dev/sda1\n/dev/sda2\ntrue\n[0] = {\n  part_num: 1\n  part_start: 1048576\n  part_end: 5242879\n"
