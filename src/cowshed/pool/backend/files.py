@@ -10,16 +10,28 @@ A symbolic link that leads out of the pool's directory is a volume that can be r
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-import time
 
 from ...errors import CowshedError, DefinitionError, HostCallError, StateError
-from ...wire.libvirt.definition import Element, Encryption, Permissions, Timestamps, VolumeDef, VolumeTarget
+from ...wire.libvirt.definition import Permissions, VolumeDef, VolumeTarget
 from ..jobs import PART_PREFIX, PART_SUFFIX, is_part
 from .base import Backend
-from .probe import DIRECTORY, PLOOP, RAW, Facts, probe
+from .entries import (
+    CONTROL,
+    describe,
+    entries,
+    facts_of,
+    format_of,
+    has_labels,
+    is_volume,
+    kind_of,
+    listed_name,
+    number,
+    set_permissions,
+    sibling_format,
+    timestamps_of,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,18 +41,13 @@ if TYPE_CHECKING:
     from ...progress import Progress
     from ...wire.libvirt.definition import PoolDef
     from ..index import Index
+    from .probe import Facts
 
 #: of directories that are built, and of volumes, where nobody says another
 DIRECTORY_MODE = 0o711
 VOLUME_MODE = 0o600
 
-_CONTROL = frozenset(map(chr, (*range(1, 9), 11, 12, *range(14, 32))))
-#: what libvirt writes for an image that could have features and has none
-_NO_FEATURES = Element("features")
-_NO_NAMES = ("", ".", "..")
-_FORBIDDEN = _CONTROL | {"\0", "\t", "\n", "\r", "\x7f"}
-_KIND_MASK = 0o170000
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FORBIDDEN = CONTROL | {"\0", "\t", "\n", "\r", "\x7f"}
 
 
 class FilesBackend(Backend):
@@ -125,7 +132,7 @@ class FilesBackend(Backend):
         pool.allocation = pool.capacity - pool.available
         if pool.permissions is None:
             pool.permissions = Permissions()
-        _set_permissions(pool.permissions, status)
+        set_permissions(pool.permissions, status)
 
     # ---- volumes: names and facts
 
@@ -133,9 +140,9 @@ class FilesBackend(Backend):
         path = folder(pool)
         prefix = path + "/"
         me = os.geteuid()
-        for entry in _entries(path):
+        for entry in entries(path):
             name = entry.name
-            if _kind(entry) is not None and (me == 0 or not entry.is_file() or os.access(entry.path, os.R_OK)):
+            if kind_of(entry) is not None and (me == 0 or not entry.is_file() or os.access(entry.path, os.R_OK)):
                 yield name, prefix + name
 
     def scan(self, pool: PoolDef) -> list[VolumeDef]:
@@ -155,8 +162,8 @@ class FilesBackend(Backend):
         index = self.index(pool)
         index.load()
         known: dict[str, tuple[os.stat_result, Facts]] = {}
-        for entry in _entries(path):
-            status = _kind(entry)
+        for entry in entries(path):
+            status = kind_of(entry)
             if status is None:
                 continue
             if isinstance(status, bool):
@@ -164,18 +171,18 @@ class FilesBackend(Backend):
                     status = entry.stat()
                 except OSError:  # it went away, or the link's end did
                     continue
-            there = _facts(entry.path, entry.name, status, index)
+            there = facts_of(entry.path, entry.name, status, index)
             if there is not None:
                 known[entry.name] = there
         index.keep(known)
         index.save()
-        label = _labels()
+        label = has_labels()
         found = []
         prefix = path + "/"
         for name, (status, facts) in known.items():
             volume = describe(prefix + name, name, status, facts, label)
             if facts.backing is not None:
-                volume.backing = self._backing(path, facts, lambda sibling: _format_of(known.get(sibling)))
+                volume.backing = self._backing(path, facts, lambda sibling: format_of(known.get(sibling)))
             if volume.target.encryption is not None:
                 self._add_secret(volume)
             found.append(volume)
@@ -190,15 +197,15 @@ class FilesBackend(Backend):
             status = os.stat(full)
         except (OSError, ValueError):
             return None
-        if _is_volume(status.st_mode) is None:
+        if is_volume(status.st_mode) is None:
             return None
-        found = _facts(full, name, status, None)
+        found = facts_of(full, name, status, None)
         if found is None:
             return None
         status, facts = found
-        volume = describe(full, name, status, facts, _labels())
+        volume = describe(full, name, status, facts, has_labels())
         if facts.backing is not None:
-            volume.backing = self._backing(path, facts, lambda sibling: _sibling_format(path, sibling))
+            volume.backing = self._backing(path, facts, lambda sibling: sibling_format(path, sibling))
         if volume.target.encryption is not None:
             self._add_secret(volume)
         return volume
@@ -239,8 +246,8 @@ class FilesBackend(Backend):
             status = os.stat(full)
         except (OSError, ValueError):
             return below
-        below.permissions = _set_permissions(Permissions(), status)
-        below.timestamps = _timestamps(status)
+        below.permissions = set_permissions(Permissions(), status)
+        below.timestamps = timestamps_of(status)
         return below
 
     # ---- volumes: verbs
@@ -363,14 +370,6 @@ def folder(pool: PoolDef) -> str:
     return path.rstrip("/") or "/"
 
 
-def number(error: BaseException) -> int:
-    """The errno of an OSError, and of the errors that Python has for names and sizes that no system call takes."""
-    found = getattr(error, "errno", None)
-    if isinstance(found, int):
-        return found
-    return errno.EFBIG if isinstance(error, OverflowError) else errno.EINVAL
-
-
 def _open_folder(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -388,13 +387,6 @@ def _own(fd: int, path: str, wanted: Permissions) -> None:
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
-
-
-def listed_name(name: str) -> bool:
-    """May an entry of that name be a volume?"""
-    if not name.isprintable() and not _CONTROL.isdisjoint(name):
-        return False
-    return name not in _NO_NAMES and "/" not in name and not (name[0] == "." and is_part(name))
 
 
 def check_name(name: str) -> None:
@@ -416,153 +408,8 @@ def check_name(name: str) -> None:
         raise StateError(f"volume name '{shown}' is reserved for volumes that are being made", field="name")
 
 
-# -- facts -------------------------------------------------------------------------------------------------------------
-
-
-def _entries(path: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(path) as entries:
-            return [entry for entry in entries if listed_name(entry.name)]
-    except (OSError, ValueError) as error:
-        raise HostCallError(f"cannot open directory '{path}'", number(error), path=path) from error
-
-
-def _kind(entry: os.DirEntry[str]) -> os.stat_result | bool | None:
-    """None when it is no volume; its status where that had to be asked for."""
-    try:
-        if entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False):
-            return True
-        status = entry.stat()  # a link, or something special
-    except OSError:
-        return None
-    return status if _is_volume(status.st_mode) else None
-
-
-def _is_volume(mode: int) -> bool | None:
-    return True if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode) else None
-
-
-def _facts(path: str, name: str, status: os.stat_result, index: Index | None) -> tuple[os.stat_result, Facts] | None:
-    """The facts of an entry and the status that goes with them; None for what can't be read."""
-    mode = status.st_mode & _KIND_MASK
-    if mode != stat.S_IFREG:
-        if mode == stat.S_IFDIR:
-            return status, PLOOP if _is_ploop(path) else DIRECTORY
-        return status, Facts(capacity=_device_size(status.st_rdev))
-    facts = None if index is None else index.get(name, status)
-    if facts is not None:
-        return status, facts
-    for _ in range(3):
-        now = time.time_ns()
-        try:
-            fd = os.open(path, _OPEN)
-        except OSError:
-            return None
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            facts = probe(fd, status.st_size)
-            after = os.fstat(fd)
-        except OSError:
-            return status, RAW  # a bad sector: there is a volume, whatever is in it
-        finally:
-            os.close(fd)
-        if after.st_ctime_ns == status.st_ctime_ns and after.st_size == status.st_size:
-            if index is not None:
-                index.put(name, status, facts, now)
-            return after, facts  # with the time of our own reading
-        status = after
-    return status, facts or RAW  # it is being written
-
-
-def _is_ploop(path: str) -> bool:
-    return os.path.exists(f"{path}/root.hds") and os.path.exists(f"{path}/DiskDescriptor.xml")
-
-
 def _remove_ploop(path: str) -> None:
     """Empty the directory of a ploop image, whose parts are files in it."""
     for entry in os.scandir(path):
         if not entry.is_dir(follow_symlinks=False):
             os.unlink(entry.path)
-
-
-def _device_size(device: int) -> int:
-    """A block device's size without opening it."""
-    try:
-        with open(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/size", "rb") as file:
-            return int(file.read(32)) * 512
-    except (OSError, ValueError):
-        return 0
-
-
-def _format_of(known: tuple[os.stat_result, Facts] | None) -> str | None:
-    return None if known is None else known[1].format
-
-
-def _sibling_format(path: str, name: str) -> str | None:
-    """The format of another entry of the same directory, which is a volume by itself."""
-    if not listed_name(name):
-        return None
-    full = f"{path}/{name}"
-    try:
-        status = os.stat(full)
-    except (OSError, ValueError):
-        return None
-    return _format_of(_facts(full, name, status, None)) if _is_volume(status.st_mode) else None
-
-
-def describe(path: str, name: str, status: os.stat_result, facts: Facts, label: bool = False) -> VolumeDef:
-    """The volume that an entry is. ``label``: ask for its security label too."""
-    volume = VolumeDef(name, "file", path)
-    volume.target = target = VolumeTarget(path, facts.format)
-    mode = status.st_mode
-    volume.has_allocation = True
-    if mode & _KIND_MASK == stat.S_IFREG:
-        volume.allocation = status.st_blocks * 512
-        size = status.st_size
-        volume.physical = size or None
-        capacity = facts.capacity
-        volume.capacity = max(0, size - facts.payload) if capacity is None else capacity
-        if facts.format == "ploop":
-            volume.type = "ploop"
-    elif stat.S_ISDIR(mode):
-        volume.type = facts.format
-    else:
-        volume.capacity = volume.allocation = facts.capacity or 0
-        volume.physical = volume.capacity or None
-    target.permissions = Permissions(mode & 0o777, status.st_uid, status.st_gid)
-    target.timestamps = Timestamps(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
-    if facts is not RAW:
-        target.compat = facts.compat
-        target.features = list(facts.features)
-        target.cluster_size = facts.cluster_size
-        if facts.encryption is not None:
-            target.encryption = Encryption(facts.encryption)
-        if facts.compat is not None and not facts.features:
-            volume.extra = [("target", _NO_FEATURES)]
-    if label:
-        target.permissions.label = _label(path)
-    return volume
-
-
-def _set_permissions(permissions: Permissions, status: os.stat_result) -> Permissions:
-    permissions.mode = status.st_mode & 0o777
-    permissions.owner = status.st_uid
-    permissions.group = status.st_gid
-    return permissions
-
-
-def _timestamps(status: os.stat_result) -> Timestamps:
-    return Timestamps(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _labels() -> bool:
-    return os.path.isdir("/sys/fs/selinux/class")
-
-
-def _label(path: str) -> str | None:
-    try:
-        return os.getxattr(path, "security.selinux").rstrip(b"\0").decode("utf-8", "surrogateescape") or None
-    except OSError:
-        return None
