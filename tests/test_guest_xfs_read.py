@@ -80,7 +80,7 @@ def test_hundred_thousand_names(tmp_path: Path) -> None:
 # ---- version 4, which not every kernel mounts: filled by mkfs.xfs and xfs_db
 
 
-def v4_tree(folder: Path) -> tuple[Path, dict[bytes, bytes]]:
+def v4_tree(folder: Path, most: int = 3000) -> tuple[Path, dict[bytes, bytes]]:
     """A prototype of mkfs.xfs and the contents of its files by path."""
     chance = random.Random(8)
     lines = ["/none", "0 0", "d--755 0 0"]
@@ -91,7 +91,7 @@ def v4_tree(folder: Path) -> tuple[Path, dict[bytes, bytes]]:
         lines.append(f"file{size} -u-640 {size % 1000} 7 {folder}/s{size}")
         contents[b"file%d" % size] = data
     (folder / "empty").touch()
-    for count in (1, 10, 100, 3000):
+    for count in (1, 10, 100, most):
         lines.append(f"dir{count} d--750 1 2")
         for index in range(count):
             lines.append(f"name-{index}-{'y' * (index % 50)} ---600 0 0 {folder}/empty")
