@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 
 from ....errors import CorruptError, FeatureError, ForeignError, FormatError
-from .keys import MAX_KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +14,8 @@ MAGIC = b"LUKS\xba\xbe"
 MAGIC_SECOND = b"SKUL\xba\xbe"
 SECTOR = 512
 STRIPES = 4000
+MAX_STRIPES = 32768
+MAX_KEY = 512
 
 _HEAD = struct.Struct(">6sH32s32s32sII20s32sI40s")
 _SLOT = struct.Struct(">II32sII")

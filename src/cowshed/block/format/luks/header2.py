@@ -9,8 +9,7 @@ import struct
 from itertools import pairwise
 
 from ....errors import CorruptError, FeatureError, FormatError
-from .header import MAGIC, MAGIC_SECOND, SECTOR, Digest, Kdf, Keyslot, LuksHeader
-from .keys import MAX_KEY, MAX_STRIPES
+from .header import MAGIC, MAGIC_SECOND, MAX_KEY, MAX_STRIPES, SECTOR, Digest, Kdf, Keyslot, LuksHeader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 from _operator import _compare_digest
 
 from ....errors import CowshedError, FeatureError, FormatError, UnsupportedError
-from .cipher import Spec, sector_cipher
+from .spec import Spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ MAX_ARGON_WORK = 64 << 20
 #: keys derived, each counted as the part of the bounds above that it takes: no volume makes many dear ones
 MAX_WORK = 2.0
 MAX_LANES = 64
-MAX_STRIPES = 32768
-MAX_KEY = 512
 MAX_PASSPHRASE = 8 << 20
 
 
@@ -130,6 +128,8 @@ def fits(digest: Digest, key: bytes, path: str) -> bool:
 
 def slot_key(slot: Keyslot, file: Node, word: bytes, path: str) -> bytes:
     """What ``word`` makes of a keyslot: a volume key if it is the right one."""
+    from .cipher import sector_cipher
+
     spec = Spec.parse(slot.cipher, path)
     spec.check_key(slot.area_key_size, path)
     check_hash(slot.af_hash, path)

@@ -78,8 +78,8 @@ class LuksNode(Node):
     def check_names(self, facts: bool = False) -> None:
         """FeatureError when the volume names a cipher or hash that nobody knows, or that is not here (unless only its
         facts are asked for)."""
-        from .cipher import FOREIGN, Spec
         from .keys import check_hash
+        from .spec import FOREIGN, Spec
 
         header, path = self.header, self.filename
         if facts and header.cipher_name in FOREIGN:
@@ -90,8 +90,9 @@ class LuksNode(Node):
 
     def unlock(self, words: Iterable[bytes]) -> None:
         """Find the volume key with one of ``words``. Raises CowshedError (EPERM) when none fits, FeatureError."""
-        from .cipher import Spec, sector_cipher
+        from .cipher import sector_cipher
         from .keys import volume_key
+        from .spec import Spec
 
         self.check_names()
         header = self.header
