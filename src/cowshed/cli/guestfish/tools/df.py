@@ -64,7 +64,7 @@ def work(tool: Tool) -> int:
         if inodes:
             cells = [str(number) for number in numbers]
         elif "human-readable" in own:
-            cells = [_human(number) for number in numbers]
+            cells = [human(number) for number in numbers]
         else:
             cells = [str(number // 1024) for number in numbers]
         if "csv" in own:
@@ -78,7 +78,7 @@ def work(tool: Tool) -> int:
     return 0
 
 
-def _human(count: int) -> str:
+def human(count: int) -> str:
     """To the nearest, one digit behind the point below ten."""
     if count < 1024:
         return str(count)

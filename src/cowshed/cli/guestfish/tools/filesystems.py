@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from ....errors import CowshedError
+from ....guest.filesystem.table import DRIVERS, open_filesystem
 from ....guest.identity import identify
 from ..getopt import Option
-from ..verbs.facts import human_size
 from .common import Tool
+from .df import human
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ....block.node import Node
     from ...output import Output
 
 _OPTIONS = (
@@ -87,7 +90,20 @@ def _print(tool: Tool, table: list[list[str]]) -> None:
     for row in table:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
         cells[-1] = row[-1]
-        tool.out.write(" ".join(cells) + "\n")
+        tool.out.write(("  " if "human-readable" in tool.own else " ").join(cells) + "\n")
+
+
+def _capacity(node: Node, kind: str) -> int:
+    """What a file system has room for; the device's size where it can't be opened."""
+    if kind in DRIVERS:
+        try:
+            fs = open_filesystem(node, kind)
+        except CowshedError:
+            return node.size
+        found = fs.statvfs()
+        fs.close()
+        return found.blocks * found.frsize
+    return node.size
 
 
 def _rows(tool: Tool, kind: str, extra: bool) -> list[dict[str, str]]:
@@ -96,7 +112,7 @@ def _rows(tool: Tool, kind: str, extra: bool) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
 
     def size(count: int) -> str:
-        return human_size(count) if "human-readable" in tool.own else str(count)
+        return human(count) if "human-readable" in tool.own else str(count)
 
     if kind == "filesystem":
         for name, vfs in devices.list_filesystems():
@@ -106,7 +122,7 @@ def _rows(tool: Tool, kind: str, extra: bool) -> list[dict[str, str]]:
             facts = identify(node)
             found.append(
                 {"Name": name, "Type": "filesystem", "VFS": vfs, "Label": facts.get("LABEL", ""),
-                 "Size": size(node.size), "UUID": facts.get("UUID", "")}
+                 "Size": size(_capacity(node, vfs)), "UUID": facts.get("UUID", "")}
             )  # fmt: skip
     elif kind == "partition":
         for drive in devices.drives:
@@ -124,7 +140,7 @@ def _rows(tool: Tool, kind: str, extra: bool) -> list[dict[str, str]]:
             lv = devices.volume(name)
             found.append(
                 {"Name": name, "Type": "lv", "Size": size(lv.virtual_size), "Parent": f"/dev/{lv.group.name}",
-                 "UUID": lv.uuid.replace("-", "")}
+                 "UUID": lv.uuid}
             )  # fmt: skip
     elif kind == "vg":
         for group in devices.lvm().groups:
