@@ -395,10 +395,34 @@ def _without_journal(fs: ExtFileSystem, writer: Writer) -> None:
     rest = {number: data for number, data in others.items() if number not in first}
     _write_blocks(fs, first)
     node.flush()
-    _write_blocks(fs, rest)
+    # names that lead to nothing are taken away by e2fsck -p, directories without a name are not: inodes that go away
+    # and directories that grow come before names, new inodes after them
+    early, late = _inode_tables(fs)
+    _write_blocks(fs, early)
+    node.flush()
+    _write_blocks(fs, {number: data for number, data in rest.items() if number not in late})
+    node.flush()
+    _write_blocks(fs, {number: volume.dirty[number] for number in late})
     node.flush()
     if clean:
         sb.set(0x3A, sb.u16(0x3A) | STATE_VALID, 2)
     _put_super(fs)
     _write_super(fs)
     node.flush()
+
+
+def _inode_tables(fs: ExtFileSystem) -> tuple[dict[int, bytearray], set[int]]:
+    """Blocks of inode tables that changed: as they are on the device but for inodes that go away and directories that
+    were there before; and the numbers of all of them."""
+    size = fs.block_size
+    early: dict[int, bytearray] = {}
+    late: set[int] = set()
+    for number, inode in fs.inodes.changed.items():
+        block, at = fs.inodes.place(number)
+        late.add(block)
+        if block not in early:
+            early[block] = bytearray(fs.node.read(block * size, size))
+        was = early[block][at : at + 2]
+        if not inode.nlink or (inode.is_dir and any(was)):
+            early[block][at : at + fs.sb.inode_size] = fs.volume.dirty[block][at : at + fs.sb.inode_size]
+    return early, late

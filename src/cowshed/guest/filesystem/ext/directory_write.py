@@ -34,6 +34,9 @@ class DirectoryWriter:
         self.size = writer.sb.block_size
         self.end = self.size - (TAIL if writer.sb.metadata_csum else 0)
         self.directories = writer.fs.directories
+        # without a journal names are not moved between blocks, since a cut would lose or double them: an index is
+        # given up when a name is added, as the kernel's ext2 gives it up
+        self._plain = not writer.sb.journal_inode and not writer.sb.metadata_csum
         #: where in a linear directory room was found last
         self._hints: dict[int, int] = {}
         #: blocks that get their checksums at the end: (inode, block, where limit and count of an index are)
@@ -129,6 +132,9 @@ class DirectoryWriter:
     def add(self, inode: Inode, name: bytes, number: int, kind: int) -> None:
         """A name that is not there yet. GuestError ENOSPC."""
         self.unfold(inode)
+        if self._plain and inode.flags & INDEX:
+            inode.flags &= ~INDEX
+            self.writer.touch(inode)
         if self.directories.indexed(inode):
             self._add_indexed(inode, name, number, kind)
         else:
@@ -167,7 +173,7 @@ class DirectoryWriter:
                 self._finish(inode, volume.dirty[place])
                 self._hints[inode.number] = logical
                 return
-        if count == 1 and self.sb.compat & DIR_INDEX and self._begin_index(inode):
+        if count == 1 and not self._plain and self.sb.compat & DIR_INDEX and self._begin_index(inode):
             self._add_indexed(inode, name, number, kind)
             return
         logical, block = self._append(inode)

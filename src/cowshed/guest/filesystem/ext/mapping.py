@@ -186,7 +186,7 @@ class Mapping:
                         leaf = leaves[number] = array("I", bytes(size))
                     leaf[within] = place
         # what is needed of each level, in the order in which a walk finds it
-        plan: list[tuple[int, int]] = []  # (level, number of the leaf it begins with)
+        plan: dict[tuple[int, int], None] = {}  # (level, number of the leaf it begins with)
         wanted = sorted(leaves)
         for number in wanted:
             rest = number
@@ -199,8 +199,7 @@ class Mapping:
             for step in range(level, 0, -1):
                 span = each ** (step - 1)
                 begin = top + (number - top) // span * span
-                if (step, begin) not in plan[-4:]:
-                    plan.append((step, begin))
+                plan[step, begin] = None
         known = len(self.tree)
         self._blocks(writer, len(plan))
         place_of = {item: self.tree[index] for index, item in enumerate(plan)}

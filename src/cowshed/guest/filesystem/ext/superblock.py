@@ -104,6 +104,8 @@ class Superblock:
             raise ForeignError("No ext2, ext3 or ext4 superblock", layer="ext", field="s_magic", value=self.u16(0x38))
         self.revision = self.u32(0x4C)
         self.compat, self.incompat, self.ro_compat = struct.unpack_from("<3I", raw, 0x5C) if self.revision else (0,) * 3
+        if self.incompat & JOURNAL_DEV:
+            raise FeatureError("This is an external journal of an ext3 or ext4 file system, not a file system")
         self.log_block_size = self._bounded(0x18, "s_log_block_size", 0, 6)
         self.block_size = 1024 << self.log_block_size
         self.inodes = self.u32(0)
@@ -246,8 +248,6 @@ class Superblock:
 
     def refuse_unknown(self) -> None:
         """Raises FeatureError, naming them, for features without which nothing can be read rightly."""
-        if self.incompat & JOURNAL_DEV:
-            raise FeatureError("This is an external journal of an ext3 or ext4 file system, not a file system")
         unknown = self.incompat & ~READ_INCOMPAT
         if unknown:
             names = feature_names(unknown, INCOMPAT_NAMES)
