@@ -223,6 +223,24 @@ def test_an_edit_keeps_what_the_file_has(copy: Path) -> None:
     assert fish(*words, "umount-all")[0] == 0
 
 
+def test_xfs_is_edited_where_its_blocks_are_and_refuses_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "ifcfg").write_text("ONBOOT=no\n")
+    (tmp_path / "proto").write_text(f"/dummy\n0 0\nd--755 0 0\nifcfg ---640 7 8 {tmp_path}/ifcfg\n$\n$\n")
+    disk = tmp_path / "xfs.img"
+    with disk.open("wb") as file:
+        file.truncate(310 << 20)
+    judges.run("mkfs.xfs", "-q", "-p", tmp_path / "proto", disk)
+    words = ["-a", disk, "-m", "/dev/sda"]
+    assert fish(*words, "edit", "/ifcfg", env={"EDITOR": "sed -i s/no/yes/"}) == (0, "", "")
+    code, out, _ = fish("--ro", *words, "cat", "/ifcfg", ":", "ll", "/ifcfg")
+    assert code == 0 and out.startswith("ONBOOT=yes\n\n-rw-r----- 1 7 8 11 ")
+    code, _, err = fish(*words, "mkdir", "/d")
+    assert code == 1 and "Operation not supported (" in err and "xfs" in err
+    code, _, err = fish(*words, "edit", "/ifcfg", env={"EDITOR": "sh -c 'seq 9999 > $0'"})
+    assert code == 1 and "don't fit" in err
+    judges.run("xfs_repair", "-n", disk)
+
+
 def test_partition_tables_are_made_and_changed(tmp_path: Path) -> None:
     disk = tmp_path / "new.img"
     lines = (

@@ -160,9 +160,9 @@ class Fish:
         return False
 
     def report(self, known: Command, error: CowshedError) -> None:
-        self.error(f"{known.internal}: {known.step}{error}")
-        if error.hint and not self.out.under_link and os.isatty(2):
-            self.say(error.hint)
+        # what is refused here and not there had better say why
+        why = f" ({error.hint})" if error.hint else ""
+        self.error(f"{known.internal}: {known.step}{error}{why}")
 
     def carry_out(self, known: Command, words: list[str]) -> None:
         """Run a command and print its result: all it writes is one change. Raises Refused, Failed, CowshedError."""

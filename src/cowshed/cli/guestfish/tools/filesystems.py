@@ -87,10 +87,12 @@ def _print(tool: Tool, table: list[list[str]]) -> None:
     if not table:
         return
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    # columns stand wider apart where that fits on a line
+    between = "  " if sum(widths) + 2 * len(widths) <= 80 else " "
     for row in table:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
         cells[-1] = row[-1]
-        tool.out.write(("  " if "human-readable" in tool.own else " ").join(cells) + "\n")
+        tool.out.write(between.join(cells) + "\n")
 
 
 def _capacity(node: Node, kind: str) -> int:
