@@ -197,9 +197,11 @@ class Log:
         if begin >= end:
             return -1
         raw = self.node.read(self.start + begin * BASIC, (end - begin) * BASIC)
-        for at in range(0, len(raw), BASIC):
-            if _cycle_of(raw, at) == cycle:
-                return begin + at // BASIC
+        # the lowest byte of each block's first word tells most apart: the cycle's, or that of a header's magic
+        wanted = (cycle & 0xFF, RECORD_MAGIC & 0xFF)
+        for index, low in enumerate(raw[3::BASIC]):
+            if low in wanted and _cycle_of(raw, index * BASIC) == cycle:
+                return begin + index
         return -1
 
     def _last_record(self, head: int) -> Record | None:
