@@ -144,6 +144,9 @@ class Fish:
                 )
             return False
         self.first = False
+        if self.facts.get("trace"):
+            shown = " ".join(f'"{word}"' for word in rest)
+            self.out.raw(f"libguestfs: trace: {known.internal} {shown}\n".replace(" \n", "\n"))
         try:
             self.carry_out(known, rest)
             return True

@@ -64,11 +64,11 @@ def main(argv: list[str], out: Output) -> int:
     from .start import Start
 
     start = Start(out)
-    start.prepare(given)
-    if start.done is not None:
-        return start.done
     fish = start.fish
     try:
+        start.prepare(given)
+        if start.done is not None:
+            return start.done
         start.open()
         good = _run(fish, start.file, words)
         if not fish.no_sync:

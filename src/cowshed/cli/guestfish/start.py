@@ -38,8 +38,6 @@ class Start:
         self.inspector = False
         self.file: str | None = None
         self.done: int | None = None
-        self.csh = False
-        self.listen = False
         self.fish = Fish(out)
 
     def fail(self, text: str) -> Stop:
@@ -86,10 +84,8 @@ class Start:
                 fish.no_sync = True
             elif name == "pipe-error":
                 fish.pipe_error = True
-            elif name == "csh":
-                self.csh = True
-            elif name == "listen":
-                self.listen = True
+            elif name in ("listen", "remote", "live"):
+                raise self.fail(f"--{name} is not possible yet: each guestfish is a session of its own")
             elif name == "trace":
                 fish.facts["trace"] = True
             elif name == "version":
