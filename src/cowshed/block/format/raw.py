@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ...progress import Progress
 
 SECTOR = 512
+#: so many bytes are read without asking for holes first: they read as zeroes, and asking may cost more than reading
+_DIRECT = 64 << 10
 
 
 def _sectors(size: int) -> int:
@@ -62,6 +64,13 @@ class RawNode(Node):
             extent.offset -= start
             extent.owner = self
             yield extent
+
+    def _read_mapped(self, offset: int, view: memoryview) -> None:
+        start, end = self.start + offset, self.start + offset + len(view)
+        if offset >= 0 and len(view) <= _DIRECT and end <= self.start + self.size and end <= self.file.size:
+            self.file.read_into(start, view)
+        else:
+            super()._read_mapped(offset, view)
 
     def place(self, offset: int, length: int) -> list[Placement]:
         return [Placement(offset, length, self.file, offset + self.start)]
