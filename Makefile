@@ -57,6 +57,7 @@ demo: $(VENV)/.installed
 test: dev judges
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+torture: export COWSHED_TORTURE = 1
 torture: dev judges
 	@COWSHED_TORTURE=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal -m torture --timeout 3600 $(ARGS)
 

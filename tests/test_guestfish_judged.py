@@ -90,6 +90,8 @@ def plain(command: str, text: str) -> str:
     return text
 
 
+# minutes of an emulated machine
+@pytest.mark.torture
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(os.geteuid() != 0, reason="device nodes for the guest are made by root")
 def test_commands_print_what_the_real_ones_print(tmp_path: Path) -> None:
