@@ -179,7 +179,7 @@ def _bash() -> str:
         "    fi",
         "}",
         "complete -F _cowshed cowshed",
-        f"complete -F _cowshed_tool qemu-img",
+        "complete -F _cowshed_tool qemu-img",
         "complete -F _cowshed_virsh_tool virsh",
     ]
     return "\n".join(lines) + "\n"

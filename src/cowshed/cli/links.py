@@ -26,7 +26,7 @@ def run(argv: list[str], out: Output) -> int:
 
     if len(argv) != 1 or argv[0].startswith("-"):
         if argv == ["--help"] or argv == ["-h"]:
-            out.write("usage: cowshed links DIR\n\nMakes DIR/qemu-img and DIR/virsh, which run this cowshed.\n")
+            out.write(f"usage: cowshed links DIR\n\nMakes {' '.join(TOOLS)} in DIR, which run this cowshed.\n")
             return 0
         out.error("usage: cowshed links DIR")
         return 1
