@@ -63,7 +63,7 @@ def test_report_says_what_was_missed() -> None:
     assert "memory ≤ 300 MiB: **no**, 400 MiB" in lines["check a fully mapped 1 TiB qcow2"]
     missed = text.partition("## Not reached")[2]
     assert "- convert -c, zlib:" in missed and "- convert raw to raw:" not in missed
-    assert "Not measured: compare raw with qcow2, equal." in text
+    assert "Not measured: compare raw with qcow2, equal; " in text
 
 
 def test_every_case_can_name_its_images() -> None:

@@ -112,7 +112,6 @@ V4 = {
     "attr-1": ("-i", "attr=1,projid32bit=0", "-l", "lazy-count=0"),
     "log-1": ("-l", "version=1"),
     "case-insensitive": ("-n", "version=ci"),
-    "case-insensitive-5": ("-n", "version=ci"),
 }
 
 
