@@ -80,7 +80,13 @@ def test_hundred_thousand_names(tmp_path: Path) -> None:
 # ---- version 4, which not every kernel mounts: filled by mkfs.xfs and xfs_db
 
 
-def v4_tree(folder: Path, most: int = 3000) -> tuple[Path, dict[bytes, bytes]]:
+#: lengths of symbolic links
+LINKS = (10, 150, 157, 400, 1023)
+
+
+def v4_tree(
+    folder: Path, most: int = 3000, links: tuple[int, ...] = LINKS
+) -> tuple[Path, dict[bytes, bytes]]:
     """A prototype of mkfs.xfs and the contents of its files by path."""
     chance = random.Random(8)
     lines = ["/none", "0 0", "d--755 0 0"]
@@ -97,7 +103,7 @@ def v4_tree(folder: Path, most: int = 3000) -> tuple[Path, dict[bytes, bytes]]:
             lines.append(f"name-{index}-{'y' * (index % 50)} ---600 0 0 {folder}/empty")
             contents[b"dir%d/name-%d-%s" % (count, index, b"y" * (index % 50))] = b""
         lines.append("$")
-    for length in (10, 150, 157, 400, 1023):
+    for length in links:
         lines.append(f"link{length} l--777 0 0 {'t' * length}")
     lines += ["char c--600 0 0 5 1", "block b--600 0 0 8 17", "fifo p--600 0 0", "$"]
     (folder / "proto").write_text("\n".join(lines) + "\n")
@@ -112,12 +118,15 @@ V4 = {
     "attr-1": ("-i", "attr=1,projid32bit=0", "-l", "lazy-count=0"),
     "log-1": ("-l", "version=1"),
     "case-insensitive": ("-n", "version=ci"),
+    "case-insensitive-5": ("-n", "version=ci"),
 }
 
 
 @pytest.mark.parametrize("name", V4)
 def test_version_4(name: str, tmp_path: Path) -> None:
-    proto, contents = v4_tree(tmp_path)
+    # with checksums, this mkfs writes a long link's block without its header; xfs_repair complains of it too
+    links = LINKS[:3] if name.endswith("-5") else LINKS
+    proto, contents = v4_tree(tmp_path, links=links)
     image = images.make(
         tmp_path / "disk", 300 << 20, "-m", f"crc={int(name.endswith('-5'))}", *V4[name], "-p", str(proto)
     )
@@ -138,7 +147,7 @@ def test_version_4(name: str, tmp_path: Path) -> None:
         for path, data in contents.items():
             ino = shown[path][0]
             assert system.read(ino, 0, 1 << 20) == data  # type: ignore[arg-type]
-        for length in (10, 150, 157, 400, 1023):
+        for length in links:
             assert found[b"link%d" % length][11] == b"t" * length
         assert found[b"block"][5] == os.makedev(8, 17)
         assert found[b"file300000"][1:5] == (0o104640, 1, 0, 7)
