@@ -133,20 +133,33 @@ def test_pool_edit_asks_again(place: Place, tmp_path: Path) -> None:
 
 
 def on_terminal(argv: list[str], turns: list[tuple[bytes, bytes]], environment: dict[str, str]) -> str:
-    """Run a program on a terminal: wait for each text and answer it. Returns all that it printed."""
+    """Run a program on a terminal: wait for each text and answer it. Returns all that it printed.
+
+    A Ctrl-C is pressed once the program has come to rest, and again where it stays silent, as a person would: one that
+    arrives while CPython's readline runs Python code or draws the line is noticed at the next key only.
+    """
     pid, fd = pty.fork()
     if pid == 0:
         os.environ.update(environment)
         os.execv(argv[0], argv)
     seen = b""
     waiting = 0
+    silent, last = 0, b""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if turns and (at := seen.find(turns[0][0], waiting)) >= 0:
+            if turns[0][1] == b"\x03" and select.select([fd], [], [], 0.3)[0]:
+                seen += os.read(fd, 4096)
+                continue
             waiting = at + len(turns[0][0])
-            os.write(fd, turns.pop(0)[1])
+            last = turns.pop(0)[1]
+            os.write(fd, last)
         if not select.select([fd], [], [], 1)[0]:
+            silent += 1
+            if last == b"\x03" and silent % 5 == 0:
+                os.write(fd, last)
             continue
+        silent = 0
         try:
             data = os.read(fd, 4096)
         except OSError:
