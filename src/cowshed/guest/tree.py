@@ -1,7 +1,6 @@
-"""File systems mounted on one tree: how a path leads to an inode, and what can be done there, with the kernel's errors.
+"""What can be changed in a guest's tree, with the kernel's errors. How paths lead there, and reading, are in mounts.py.
 
-Paths are bytes and begin with a slash. Symbolic links are followed within the tree only: their targets are the guest's
-business, and ``..`` at the top stays at the top. Errors are `GuestError` whose text is ``PATH: REASON``.
+What is changed stays with the file systems until `Tree.sync`; `Tree.discard` forgets it.
 """
 
 from __future__ import annotations
@@ -10,343 +9,37 @@ import errno
 import stat as _stat
 import time
 
-from ..errors import CorruptError
 from .filesystem.base import GuestError
+from .mounts import STEP, Mounts
+from .place import Found, Mount, Named, Place, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-    from .filesystem.base import FileSystem, Stat, StatVfs
+    from .filesystem.base import FileSystem
 
-#: as Linux has them
-MAX_LINKS = 40
-PATH_MAX = 4096
-NAME_MAX = 255
-#: bytes read or written in one step of something long
-STEP = 4 << 20
+__all__ = ["STEP", "Found", "Mount", "Place", "Tree"]
 
 
-class Mount:
-    """A file system on the tree: ``device`` it came from, ``path`` it was mounted at, ``place`` that it covers."""
-
-    __slots__ = ("device", "fs", "path", "place", "readonly")
-
-    def __init__(self, fs: FileSystem, device: str, path: bytes, place: Place | None, readonly: bool) -> None:
-        self.fs = fs
-        self.device = device
-        self.path = path
-        self.place = place
-        self.readonly = readonly
-
-
-class Place:
-    """Where a path led: an inode of a mounted file system (``ino`` None: there is nothing of that name yet), its
-    ``name`` and the directory it was found in (``parent``, None at the top)."""
-
-    __slots__ = ("ino", "mount", "name", "parent")
-
-    def __init__(self, mount: Mount, ino: int | None, parent: Place | None, name: bytes) -> None:
-        self.mount = mount
-        self.ino = ino
-        self.parent = parent
-        self.name = name
-
-    @property
-    def path(self) -> bytes:
-        """The path without any symbolic link in it."""
-        names = []
-        at: Place | None = self
-        while at is not None and at.parent is not None:
-            names.append(at.name)
-            at = at.parent
-        return b"/" + b"/".join(reversed(names))
-
-    @property
-    def number(self) -> int:
-        assert self.ino is not None
-        return self.ino
-
-    def stat(self) -> Stat:
-        return self.mount.fs.stat(self.number)
-
-
-class Found:
-    """One thing that `Tree.walk` came by: ``path`` relative to where it began (b"" for that itself)."""
-
-    __slots__ = ("path", "place", "stat")
-
-    def __init__(self, path: bytes, place: Place, stat: Stat) -> None:
-        self.path = path
-        self.place = place
-        self.stat = stat
-
-    @property
-    def is_dir(self) -> bool:
-        return _stat.S_ISDIR(self.stat.mode)
-
-
-class Tree:
-    """``mounts`` in the order of mounting; ``changed``: mounts with changes that `sync` has not written."""
+class Tree(Mounts):
+    """``changed``: mounts with changes that `sync` has not written."""
 
     def __init__(self) -> None:
-        self.mounts: list[Mount] = []
+        super().__init__()
         self.changed: list[Mount] = []
         self.umask = 0o022
 
-    # ---- mounting
-
-    @property
-    def top(self) -> Mount:
-        """What is mounted on /. Raises GuestError without one."""
-        for mount in reversed(self.mounts):
-            if mount.place is None:
-                return mount
-        raise GuestError(errno.EINVAL, "nothing is mounted on /")
-
-    def mount(self, fs: FileSystem, device: str, path: bytes, readonly: bool) -> Mount:
-        """Mount a file system on a directory. Raises GuestError ENOENT, ENOTDIR."""
-        place: Place | None = None
-        if any(mount.place is None for mount in self.mounts):
-            place = self.resolve(path)
-            if not _stat.S_ISDIR(place.stat().mode):
-                raise GuestError(errno.ENOTDIR, _shown(path))
-            if place.parent is None:
-                place = None
-        elif path.strip(b"/"):
-            raise GuestError(errno.ENOENT, _shown(path))
-        made = Mount(fs, device, path, place, readonly)
-        self.mounts.append(made)
-        return made
-
     def umount(self, mount: Mount) -> None:
-        """Take a mount away. Raises GuestError EBUSY when others stand on it."""
-        if any(self._stands_on(other, mount) for other in self.mounts):
-            raise GuestError(errno.EBUSY, _shown(mount.path))
-        self.mounts.remove(mount)
+        super().umount(mount)
         if mount in self.changed:
             self.changed.remove(mount)
-        mount.fs.close()
-
-    @staticmethod
-    def _stands_on(other: Mount, mount: Mount) -> bool:
-        return other.place is not None and other.place.mount is mount
-
-    def _over(self, place: Place) -> Place:
-        """The root of what is mounted there, or the place itself."""
-        for mount in reversed(self.mounts):
-            covered = mount.place
-            if covered is not None and covered.mount is place.mount and covered.ino == place.ino:
-                return Place(mount, mount.fs.root, place.parent, place.name)
-        return place
-
-    # ---- names to places
-
-    def find(self, path: bytes, follow: bool = True) -> Place:
-        """As `resolve`, but a last name that isn't there gives a place without an inode."""
-        if not path.startswith(b"/"):
-            raise GuestError(errno.EINVAL, f"{_shown(path)}: path must start with a / character")
-        if len(path) >= PATH_MAX:
-            raise GuestError(errno.ENAMETOOLONG, _shown(path))
-        if b"\0" in path:
-            raise GuestError(errno.EINVAL, _shown(path))
-        top = self.top
-        root = here = Place(top, top.fs.root, None, b"")
-        todo = path.split(b"/")
-        todo.reverse()
-        links = 0
-        simple = len(self.mounts) == 1
-        while todo:
-            name = todo.pop()
-            if here.ino is None:
-                if not name and not any(todo):
-                    # mkdir("/new/") is fine
-                    return here
-                raise GuestError(errno.ENOENT, _shown(path))
-            if not name or name == b".":
-                continue
-            fs = here.mount.fs
-            if name == b"..":
-                if not _stat.S_ISDIR(fs.stat(here.ino).mode):
-                    raise GuestError(errno.ENOTDIR, _shown(path))
-                here = here.parent or root
-                continue
-            if len(name) > NAME_MAX:
-                raise GuestError(errno.ENAMETOOLONG, _shown(path))
-            try:
-                ino = fs.lookup(here.number, name)
-            except GuestError as error:
-                raise GuestError(error.errno or errno.EIO, _shown(path)) from error
-            child = Place(here.mount, ino, here, name)
-            if ino is None:
-                here = child
-                continue
-            if not simple:
-                child = self._over(child)
-            mode = child.mount.fs.stat(child.number).mode
-            if _stat.S_ISLNK(mode) and (follow or todo):
-                links += 1
-                if links > MAX_LINKS:
-                    raise GuestError(errno.ELOOP, _shown(path))
-                target = child.mount.fs.readlink(child.number)
-                if not target or len(target) >= PATH_MAX:
-                    raise GuestError(errno.ENOENT if not target else errno.ENAMETOOLONG, _shown(path))
-                if target.startswith(b"/"):
-                    here = root
-                todo += reversed(target.split(b"/"))
-                if len(todo) > PATH_MAX * 2:
-                    raise GuestError(errno.ENAMETOOLONG, _shown(path))
-                continue
-            if todo and not _stat.S_ISDIR(mode):
-                raise GuestError(errno.ENOTDIR, _shown(path))
-            here = child
-        return here
-
-    def resolve(self, path: bytes, follow: bool = True) -> Place:
-        """The inode that a path leads to. Raises GuestError ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG."""
-        place = self.find(path, follow)
-        if place.ino is None:
-            raise GuestError(errno.ENOENT, _shown(path))
-        return place
-
-    # ---- looking
-
-    def stat(self, path: bytes, follow: bool = True) -> Stat:
-        return self.resolve(path, follow).stat()
-
-    def statvfs(self, path: bytes) -> StatVfs:
-        place = self.resolve(path)
-        found = place.mount.fs.statvfs()
-        # ST_RELATIME, as Linux mounts
-        found.flag |= 4096
-        if place.mount.readonly:
-            found.flag |= 1
-        return found
-
-    def exists(self, path: bytes) -> bool:
-        try:
-            return self.find(path).ino is not None
-        except GuestError:
-            return False
-
-    def readlink(self, path: bytes) -> bytes:
-        place = self.resolve(path, follow=False)
-        if not _stat.S_ISLNK(place.stat().mode):
-            raise GuestError(errno.EINVAL, _shown(path))
-        return place.mount.fs.readlink(place.number)
-
-    def directory(self, path: bytes, follow: bool = True) -> Place:
-        """A place that is a directory. Raises GuestError ENOTDIR."""
-        place = self.resolve(path, follow)
-        if not _stat.S_ISDIR(place.stat().mode):
-            raise GuestError(errno.ENOTDIR, _shown(path))
-        return place
-
-    def names(self, path: bytes) -> list[bytes]:
-        """The names in a directory, sorted, without . and .."""
-        place = self.directory(path)
-        return sorted(name for name, _, _ in place.mount.fs.entries(place.number) if name not in (b".", b".."))
-
-    def entries(self, path: bytes) -> Iterator[tuple[bytes, int, str]]:
-        place = self.directory(path)
-        return place.mount.fs.entries(place.number)
-
-    def child(self, place: Place, name: bytes) -> Place | None:
-        """What a name in a directory is, without following it."""
-        ino = place.mount.fs.lookup(place.number, name)
-        return None if ino is None else self._over(Place(place.mount, ino, place, name))
-
-    def walk(self, place: Place, *, deep_first: bool = False) -> Iterator[Found]:
-        """Everything below a place and itself first, names sorted, symbolic links as themselves. A directory is
-        entered once, so that the walk ends whatever the directories say; raises CorruptError when one comes again.
-
-        ``deep_first``: a directory comes after what is in it.
-        """
-        seen = {(id(place.mount), place.number)}
-        first = Found(b"", place, place.stat())
-        if not first.is_dir:
-            yield first
-            return
-        if not deep_first:
-            yield first
-        stack = [(first, self._listing(place))]
-        while stack:
-            above, listing = stack[-1]
-            entry = next(listing, None)
-            if entry is None:
-                stack.pop()
-                if deep_first:
-                    yield above
-                continue
-            name, ino = entry
-            child = self._over(Place(above.place.mount, ino, above.place, name))
-            found = Found(above.path + b"/" + name if above.path else name, child, child.stat())
-            if not found.is_dir:
-                yield found
-                continue
-            key = (id(child.mount), child.number)
-            if key in seen:
-                raise CorruptError(
-                    f"the directory {_shown(child.path)} appears more than once in its file system",
-                    layer=child.mount.fs.kind, field="inode", value=ino,
-                )  # fmt: skip
-            seen.add(key)
-            if not deep_first:
-                yield found
-            stack.append((found, self._listing(child)))
-
-    @staticmethod
-    def _listing(place: Place) -> Iterator[tuple[bytes, int]]:
-        """Names and inodes in a directory, sorted. Names that no kernel lets through are damage."""
-        rows = []
-        for name, ino, _ in place.mount.fs.entries(place.number):
-            if name in (b".", b".."):
-                continue
-            if not name or b"/" in name or b"\0" in name:
-                raise CorruptError(
-                    f"the directory {_shown(place.path)} holds an impossible name",
-                    layer=place.mount.fs.kind, field="name", value=_shown(name),
-                )  # fmt: skip
-            rows.append((name, ino))
-        rows.sort()
-        return iter(rows)
-
-    # ---- reading
-
-    def regular(self, path: bytes) -> Place:
-        """A place that is a regular file. Raises GuestError EISDIR, EINVAL."""
-        place = self.resolve(path)
-        mode = place.stat().mode
-        if _stat.S_ISDIR(mode):
-            raise GuestError(errno.EISDIR, _shown(path))
-        if not _stat.S_ISREG(mode):
-            raise GuestError(errno.EINVAL, f"{_shown(path)}: not a regular file")
-        return place
-
-    def chunks(self, place: Place, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes of a regular file in big pieces."""
-        fs, ino = place.mount.fs, place.number
-        left = fs.stat(ino).size - offset
-        if length is not None:
-            left = min(left, length)
-        while left > 0:
-            data = fs.read(ino, offset, min(left, STEP))
-            if not data:
-                return
-            yield data
-            offset += len(data)
-            left -= len(data)
-
-    def read(self, path: bytes, offset: int = 0, length: int | None = None) -> bytes:
-        return b"".join(self.chunks(self.regular(path), offset, length))
-
-    # ---- changing
 
     def writing(self, place: Place, path: bytes) -> FileSystem:
         """The file system of a place, to be changed. Raises GuestError EROFS."""
         mount = place.mount
         if mount.readonly or not mount.fs.writable:
-            raise GuestError(errno.EROFS, _shown(path))
+            raise GuestError(errno.EROFS, shown(path))
         if mount not in self.changed:
             self.changed.append(mount)
         return mount.fs
@@ -372,9 +65,9 @@ class Tree:
         """A new inode under a name. ``mode`` with its type, without the umask. Raises GuestError EEXIST, ENOENT …"""
         place = self.find(path, follow=False)
         if place.ino is not None or place.parent is None:
-            raise GuestError(errno.EEXIST, _shown(path))
+            raise GuestError(errno.EEXIST, shown(path))
         if path.endswith(b"/") and not _stat.S_ISDIR(mode):
-            raise GuestError(errno.ENOENT, _shown(path))
+            raise GuestError(errno.ENOENT, shown(path))
         return self._create(place, path, mode, rdev, target, uid, gid)
 
     def _create(
@@ -388,7 +81,7 @@ class Tree:
             gid = above.gid
             if _stat.S_ISDIR(mode):
                 mode |= _stat.S_ISGID
-        with _Named(path):
+        with Named(path):
             place.ino = fs.create(parent.number, place.name, mode, uid, gid, time.time_ns(), rdev=rdev, target=target)
         return place
 
@@ -397,13 +90,13 @@ class Tree:
         place = self.find(path)
         if place.ino is None:
             if path.endswith(b"/"):
-                raise GuestError(errno.EISDIR, _shown(path))
+                raise GuestError(errno.EISDIR, shown(path))
             return self._create(place, path, _stat.S_IFREG | (mode & ~self.umask))
         mode = place.stat().mode
         if _stat.S_ISDIR(mode):
-            raise GuestError(errno.EISDIR, _shown(path))
+            raise GuestError(errno.EISDIR, shown(path))
         if not _stat.S_ISREG(mode):
-            raise GuestError(errno.EINVAL, f"{_shown(path)}: not a regular file")
+            raise GuestError(errno.EINVAL, f"{shown(path)}: not a regular file")
         return place
 
     def write(self, path: bytes, pieces: Iterable[bytes | memoryview], *, append: bool = False) -> int:
@@ -416,7 +109,7 @@ class Tree:
         fs = self.writing(place, path)
         size = place.stat().size
         at = start = size if append else 0
-        with _Named(path):
+        with Named(path):
             for piece in pieces:
                 if len(piece):
                     fs.write(place.number, at, piece, time.time_ns())
@@ -428,7 +121,7 @@ class Tree:
     def write_at(self, path: bytes, offset: int, data: bytes | memoryview) -> int:
         place = self.open_file(path)
         fs = self.writing(place, path)
-        with _Named(path):
+        with Named(path):
             if len(data):
                 fs.write(place.number, offset, data, time.time_ns())
         return len(data)
@@ -436,7 +129,7 @@ class Tree:
     def truncate(self, path: bytes, size: int) -> None:
         place = self.regular(path)
         fs = self.writing(place, path)
-        with _Named(path):
+        with Named(path):
             fs.truncate(place.number, size, time.time_ns())
 
     def mkdir(self, path: bytes, mode: int = 0o777) -> Place:
@@ -452,25 +145,25 @@ class Tree:
             if place.ino is None:
                 place = self.make(part, _stat.S_IFDIR | (mode & ~self.umask))
             elif not _stat.S_ISDIR(place.stat().mode):
-                raise GuestError(errno.ENOTDIR if count < len(parts) else errno.EEXIST, _shown(path))
+                raise GuestError(errno.ENOTDIR if count < len(parts) else errno.EEXIST, shown(path))
         return place
 
     def unlink(self, path: bytes) -> None:
         place = self.resolve(path, follow=False)
         if place.parent is None or _stat.S_ISDIR(place.stat().mode):
-            raise GuestError(errno.EISDIR, _shown(path))
+            raise GuestError(errno.EISDIR, shown(path))
         fs = self.writing(place, path)
-        with _Named(path):
+        with Named(path):
             fs.unlink(place.parent.number, place.name, time.time_ns())
 
     def rmdir(self, path: bytes) -> None:
         place = self.resolve(path, follow=False)
         if not _stat.S_ISDIR(place.stat().mode):
-            raise GuestError(errno.ENOTDIR, _shown(path))
+            raise GuestError(errno.ENOTDIR, shown(path))
         if place.parent is None or self._busy(place):
-            raise GuestError(errno.EBUSY, _shown(path))
+            raise GuestError(errno.EBUSY, shown(path))
         fs = self.writing(place, path)
-        with _Named(path):
+        with Named(path):
             fs.rmdir(place.parent.number, place.name, time.time_ns())
 
     def _busy(self, place: Place) -> bool:
@@ -486,14 +179,14 @@ class Tree:
         if place.ino is None:
             return
         if place.parent is None:
-            raise GuestError(errno.EBUSY, _shown(path))
+            raise GuestError(errno.EBUSY, shown(path))
         found = list(self.walk(place, deep_first=True))
         for item in found:
             if item.place.mount is not place.mount or (item.is_dir and self._busy(item.place)):
-                raise GuestError(errno.EBUSY, _shown(item.place.path))
+                raise GuestError(errno.EBUSY, shown(item.place.path))
         fs = self.writing(place, path)
         now = time.time_ns()
-        with _Named(path):
+        with Named(path):
             for item in found:
                 above = item.place.parent
                 assert above is not None
@@ -503,34 +196,34 @@ class Tree:
         source = self.resolve(target, follow=False)
         place = self.find(path, follow=False)
         if place.ino is not None or place.parent is None:
-            raise GuestError(errno.EEXIST, _shown(path))
+            raise GuestError(errno.EEXIST, shown(path))
         if _stat.S_ISDIR(source.stat().mode):
-            raise GuestError(errno.EPERM, _shown(path))
+            raise GuestError(errno.EPERM, shown(path))
         if source.mount is not place.parent.mount:
-            raise GuestError(errno.EXDEV, _shown(path))
+            raise GuestError(errno.EXDEV, shown(path))
         fs = self.writing(place.parent, path)
-        with _Named(path):
+        with Named(path):
             fs.link(source.number, place.parent.number, place.name, time.time_ns())
 
     def symlink(self, target: bytes, path: bytes) -> None:
         if not target:
-            raise GuestError(errno.ENOENT, _shown(path))
+            raise GuestError(errno.ENOENT, shown(path))
         self.make(path, _stat.S_IFLNK | 0o777, target=target)
 
     def rename(self, old: bytes, new: bytes) -> None:
         source = self.resolve(old, follow=False)
         place = self.find(new, follow=False)
         if source.parent is None or place.parent is None or self._busy(source) or (place.ino and self._busy(place)):
-            raise GuestError(errno.EBUSY, _shown(new))
+            raise GuestError(errno.EBUSY, shown(new))
         if source.parent.mount is not place.parent.mount:
-            raise GuestError(errno.EXDEV, _shown(new))
+            raise GuestError(errno.EXDEV, shown(new))
         above: Place | None = place.parent
         while above is not None:
             if above.mount is source.mount and above.ino == source.ino:
-                raise GuestError(errno.EINVAL, _shown(new))
+                raise GuestError(errno.EINVAL, shown(new))
             above = above.parent
         fs = self.writing(source, old)
-        with _Named(new):
+        with Named(new):
             fs.rename(source.parent.number, source.name, place.parent.number, place.name, time.time_ns())
 
     def set_attributes(
@@ -554,7 +247,7 @@ class Tree:
                 if now & 0o010:
                     kept &= ~_stat.S_ISGID
                 mode = kept if kept != now & 0o7777 else None
-        with _Named(path):
+        with Named(path):
             fs.set_attributes(place.number, time.time_ns(), mode=mode, uid=uid, gid=gid, atime=atime, mtime=mtime)
 
     def xattrs(self, path: bytes, follow: bool = True) -> dict[bytes, bytes]:
@@ -564,13 +257,13 @@ class Tree:
     def set_xattr(self, path: bytes, name: bytes, value: bytes, follow: bool = True) -> None:
         place = self.resolve(path, follow)
         fs = self.writing(place, path)
-        with _Named(path):
+        with Named(path):
             fs.set_xattr(place.number, name, value, time.time_ns())
 
     def remove_xattr(self, path: bytes, name: bytes, follow: bool = True) -> None:
         place = self.resolve(path, follow)
         fs = self.writing(place, path)
-        with _Named(path):
+        with Named(path):
             fs.remove_xattr(place.number, name, time.time_ns())
 
     def close(self) -> None:
@@ -578,25 +271,3 @@ class Tree:
         self.discard()
         while self.mounts:
             self.mounts.pop().fs.close()
-
-
-class _Named:
-    """Errors of a driver, that knows inodes only, get the path that was asked for."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, GuestError) and error.path is None and error.errno is not None:
-            text = _shown(self.path)
-            if not error.message.startswith(text):
-                raise GuestError(error.errno, text, hint=error.hint, path=text) from error
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")

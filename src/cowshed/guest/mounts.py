@@ -1,0 +1,279 @@
+"""File systems mounted on one tree: how a path leads to an inode, and what can be read there, with the kernel's errors.
+
+Paths are bytes and begin with a slash. Symbolic links are followed within the tree only: their targets are the guest's
+business, and ``..`` at the top stays at the top. Errors are `GuestError` whose text is ``PATH: REASON``.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat as _stat
+
+from ..errors import CorruptError
+from .filesystem.base import GuestError
+from .place import Found, Mount, Place, shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .filesystem.base import FileSystem, Stat, StatVfs
+
+
+#: as Linux has them
+MAX_LINKS = 40
+PATH_MAX = 4096
+NAME_MAX = 255
+#: bytes read or written in one step of something long
+STEP = 4 << 20
+
+
+class Mounts:
+    """``mounts`` in the order of mounting."""
+
+    def __init__(self) -> None:
+        self.mounts: list[Mount] = []
+
+    # ---- mounting
+
+    @property
+    def top(self) -> Mount:
+        """What is mounted on /. Raises GuestError without one."""
+        for mount in reversed(self.mounts):
+            if mount.place is None:
+                return mount
+        raise GuestError(errno.EINVAL, "nothing is mounted on /")
+
+    def mount(self, fs: FileSystem, device: str, path: bytes, readonly: bool) -> Mount:
+        """Mount a file system on a directory. Raises GuestError ENOENT, ENOTDIR."""
+        place: Place | None = None
+        if any(mount.place is None for mount in self.mounts):
+            place = self.resolve(path)
+            if not _stat.S_ISDIR(place.stat().mode):
+                raise GuestError(errno.ENOTDIR, shown(path))
+            if place.parent is None:
+                place = None
+        elif path.strip(b"/"):
+            raise GuestError(errno.ENOENT, shown(path))
+        made = Mount(fs, device, path, place, readonly)
+        self.mounts.append(made)
+        return made
+
+    def umount(self, mount: Mount) -> None:
+        """Take a mount away. Raises GuestError EBUSY when others stand on it."""
+        if any(self._stands_on(other, mount) for other in self.mounts):
+            raise GuestError(errno.EBUSY, shown(mount.path))
+        self.mounts.remove(mount)
+        mount.fs.close()
+
+    @staticmethod
+    def _stands_on(other: Mount, mount: Mount) -> bool:
+        return other.place is not None and other.place.mount is mount
+
+    def _over(self, place: Place) -> Place:
+        """The root of what is mounted there, or the place itself."""
+        for mount in reversed(self.mounts):
+            covered = mount.place
+            if covered is not None and covered.mount is place.mount and covered.ino == place.ino:
+                return Place(mount, mount.fs.root, place.parent, place.name)
+        return place
+
+    # ---- names to places
+
+    def find(self, path: bytes, follow: bool = True) -> Place:
+        """As `resolve`, but a last name that isn't there gives a place without an inode."""
+        if not path.startswith(b"/"):
+            raise GuestError(errno.EINVAL, f"{shown(path)}: path must start with a / character")
+        if len(path) >= PATH_MAX:
+            raise GuestError(errno.ENAMETOOLONG, shown(path))
+        if b"\0" in path:
+            raise GuestError(errno.EINVAL, shown(path))
+        top = self.top
+        root = here = Place(top, top.fs.root, None, b"")
+        todo = path.split(b"/")
+        todo.reverse()
+        links = 0
+        simple = len(self.mounts) == 1
+        while todo:
+            name = todo.pop()
+            if here.ino is None:
+                if not name and not any(todo):
+                    # mkdir("/new/") is fine
+                    return here
+                raise GuestError(errno.ENOENT, shown(path))
+            if not name or name == b".":
+                continue
+            fs = here.mount.fs
+            if name == b"..":
+                if not _stat.S_ISDIR(fs.stat(here.ino).mode):
+                    raise GuestError(errno.ENOTDIR, shown(path))
+                here = here.parent or root
+                continue
+            if len(name) > NAME_MAX:
+                raise GuestError(errno.ENAMETOOLONG, shown(path))
+            try:
+                ino = fs.lookup(here.number, name)
+            except GuestError as error:
+                raise GuestError(error.errno or errno.EIO, shown(path)) from error
+            child = Place(here.mount, ino, here, name)
+            if ino is None:
+                here = child
+                continue
+            if not simple:
+                child = self._over(child)
+            mode = child.mount.fs.stat(child.number).mode
+            if _stat.S_ISLNK(mode) and (follow or todo):
+                links += 1
+                if links > MAX_LINKS:
+                    raise GuestError(errno.ELOOP, shown(path))
+                target = child.mount.fs.readlink(child.number)
+                if not target or len(target) >= PATH_MAX:
+                    raise GuestError(errno.ENOENT if not target else errno.ENAMETOOLONG, shown(path))
+                if target.startswith(b"/"):
+                    here = root
+                todo += reversed(target.split(b"/"))
+                if len(todo) > PATH_MAX * 2:
+                    raise GuestError(errno.ENAMETOOLONG, shown(path))
+                continue
+            if todo and not _stat.S_ISDIR(mode):
+                raise GuestError(errno.ENOTDIR, shown(path))
+            here = child
+        return here
+
+    def resolve(self, path: bytes, follow: bool = True) -> Place:
+        """The inode that a path leads to. Raises GuestError ENOENT, ENOTDIR, ELOOP, ENAMETOOLONG."""
+        place = self.find(path, follow)
+        if place.ino is None:
+            raise GuestError(errno.ENOENT, shown(path))
+        return place
+
+    # ---- looking
+
+    def stat(self, path: bytes, follow: bool = True) -> Stat:
+        return self.resolve(path, follow).stat()
+
+    def statvfs(self, path: bytes) -> StatVfs:
+        place = self.resolve(path)
+        found = place.mount.fs.statvfs()
+        # ST_RELATIME, as Linux mounts
+        found.flag |= 4096
+        if place.mount.readonly:
+            found.flag |= 1
+        return found
+
+    def exists(self, path: bytes) -> bool:
+        try:
+            return self.find(path).ino is not None
+        except GuestError:
+            return False
+
+    def readlink(self, path: bytes) -> bytes:
+        place = self.resolve(path, follow=False)
+        if not _stat.S_ISLNK(place.stat().mode):
+            raise GuestError(errno.EINVAL, shown(path))
+        return place.mount.fs.readlink(place.number)
+
+    def directory(self, path: bytes, follow: bool = True) -> Place:
+        """A place that is a directory. Raises GuestError ENOTDIR."""
+        place = self.resolve(path, follow)
+        if not _stat.S_ISDIR(place.stat().mode):
+            raise GuestError(errno.ENOTDIR, shown(path))
+        return place
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The names in a directory, sorted, without . and .."""
+        place = self.directory(path)
+        return sorted(name for name, _, _ in place.mount.fs.entries(place.number) if name not in (b".", b".."))
+
+    def entries(self, path: bytes) -> Iterator[tuple[bytes, int, str]]:
+        place = self.directory(path)
+        return place.mount.fs.entries(place.number)
+
+    def child(self, place: Place, name: bytes) -> Place | None:
+        """What a name in a directory is, without following it."""
+        ino = place.mount.fs.lookup(place.number, name)
+        return None if ino is None else self._over(Place(place.mount, ino, place, name))
+
+    def walk(self, place: Place, *, deep_first: bool = False) -> Iterator[Found]:
+        """Everything below a place and itself first, names sorted, symbolic links as themselves. A directory is
+        entered once, so that the walk ends whatever the directories say; raises CorruptError when one comes again.
+
+        ``deep_first``: a directory comes after what is in it.
+        """
+        seen = {(id(place.mount), place.number)}
+        first = Found(b"", place, place.stat())
+        if not first.is_dir:
+            yield first
+            return
+        if not deep_first:
+            yield first
+        stack = [(first, self._listing(place))]
+        while stack:
+            above, listing = stack[-1]
+            entry = next(listing, None)
+            if entry is None:
+                stack.pop()
+                if deep_first:
+                    yield above
+                continue
+            name, ino = entry
+            child = self._over(Place(above.place.mount, ino, above.place, name))
+            found = Found(above.path + b"/" + name if above.path else name, child, child.stat())
+            if not found.is_dir:
+                yield found
+                continue
+            key = (id(child.mount), child.number)
+            if key in seen:
+                raise CorruptError(
+                    f"the directory {shown(child.path)} appears more than once in its file system",
+                    layer=child.mount.fs.kind, field="inode", value=ino,
+                )  # fmt: skip
+            seen.add(key)
+            if not deep_first:
+                yield found
+            stack.append((found, self._listing(child)))
+
+    @staticmethod
+    def _listing(place: Place) -> Iterator[tuple[bytes, int]]:
+        """Names and inodes in a directory, sorted. Names that no kernel lets through are damage."""
+        rows = []
+        for name, ino, _ in place.mount.fs.entries(place.number):
+            if name in (b".", b".."):
+                continue
+            if not name or b"/" in name or b"\0" in name:
+                raise CorruptError(
+                    f"the directory {shown(place.path)} holds an impossible name",
+                    layer=place.mount.fs.kind, field="name", value=shown(name),
+                )  # fmt: skip
+            rows.append((name, ino))
+        rows.sort()
+        return iter(rows)
+
+    # ---- reading
+
+    def regular(self, path: bytes) -> Place:
+        """A place that is a regular file. Raises GuestError EISDIR, EINVAL."""
+        place = self.resolve(path)
+        mode = place.stat().mode
+        if _stat.S_ISDIR(mode):
+            raise GuestError(errno.EISDIR, shown(path))
+        if not _stat.S_ISREG(mode):
+            raise GuestError(errno.EINVAL, f"{shown(path)}: not a regular file")
+        return place
+
+    def chunks(self, place: Place, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes of a regular file in big pieces."""
+        fs, ino = place.mount.fs, place.number
+        left = fs.stat(ino).size - offset
+        if length is not None:
+            left = min(left, length)
+        while left > 0:
+            data = fs.read(ino, offset, min(left, STEP))
+            if not data:
+                return
+            yield data
+            offset += len(data)
+            left -= len(data)
+
+    def read(self, path: bytes, offset: int = 0, length: int | None = None) -> bytes:
+        return b"".join(self.chunks(self.regular(path), offset, length))
