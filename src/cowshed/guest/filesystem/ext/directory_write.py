@@ -9,6 +9,7 @@ import struct
 from ....errors import CorruptError
 from ..base import GuestError
 from . import htree
+from .content import drop_inline
 from .crc import crc32c
 from .directory import HEADER, TAIL, TAIL_TYPE, is_node, pack_length, parse, record_length
 from .inode import INDEX, INLINE_DATA
@@ -114,7 +115,7 @@ class DirectoryWriter:
         if not inode.flags & INLINE_DATA:
             return
         entries = [(number, kind, name) for name, number, kind in self.directories.entries(inode)]
-        self.writer.drop_inline(inode)
+        drop_inline(self.writer, inode)
         _, block = self._append(inode)
         part: list[tuple[int, int, bytes]] = []
         room = self.end

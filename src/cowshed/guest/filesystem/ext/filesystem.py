@@ -278,25 +278,39 @@ class ExtFileSystem(FileSystem):
         rdev: int = 0,
         target: bytes = b"",
     ) -> int:
-        return self.writer.create(directory, name, mode, uid, gid, now, rdev, target)
+        from .names import create
+
+        return create(self.writer, directory, name, mode, uid, gid, now, rdev, target)
 
     def link(self, ino: int, directory: int, name: bytes, now: int) -> None:
-        self.writer.link(ino, directory, name, now)
+        from .names import link
+
+        link(self.writer, ino, directory, name, now)
 
     def unlink(self, directory: int, name: bytes, now: int) -> None:
-        self.writer.unlink(directory, name, now)
+        from .names import unlink
+
+        unlink(self.writer, directory, name, now)
 
     def rmdir(self, directory: int, name: bytes, now: int) -> None:
-        self.writer.rmdir(directory, name, now)
+        from .names import rmdir
+
+        rmdir(self.writer, directory, name, now)
 
     def rename(self, old: int, old_name: bytes, new: int, new_name: bytes, now: int) -> None:
-        self.writer.rename(old, old_name, new, new_name, now)
+        from .names import rename
+
+        rename(self.writer, old, old_name, new, new_name, now)
 
     def write(self, ino: int, offset: int, data: bytes | memoryview, now: int) -> None:
-        self.writer.write(ino, offset, data, now)
+        from .content import write
+
+        write(self.writer, ino, offset, data, now)
 
     def truncate(self, ino: int, size: int, now: int) -> None:
-        self.writer.truncate(ino, size, now)
+        from .content import truncate
+
+        truncate(self.writer, ino, size, now)
 
     def set_attributes(
         self,
@@ -309,13 +323,19 @@ class ExtFileSystem(FileSystem):
         atime: int | None = None,
         mtime: int | None = None,
     ) -> None:
-        self.writer.set_attributes(ino, now, mode, uid, gid, atime, mtime)
+        from .attributes import set_attributes
+
+        set_attributes(self.writer, ino, now, mode, uid, gid, atime, mtime)
 
     def set_xattr(self, ino: int, name: bytes, value: bytes, now: int) -> None:
-        self.writer.set_xattr(ino, name, value, now)
+        from .attributes import set_xattr
+
+        set_xattr(self.writer, ino, name, value, now)
 
     def remove_xattr(self, ino: int, name: bytes, now: int) -> None:
-        self.writer.remove_xattr(ino, name, now)
+        from .attributes import remove_xattr
+
+        remove_xattr(self.writer, ino, name, now)
 
     def set_label(self, label: str) -> None:
         from .identity import set_label

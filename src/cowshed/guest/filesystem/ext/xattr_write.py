@@ -8,6 +8,7 @@ import struct
 
 from ..base import GuestError
 from . import xattr
+from .content import store_content
 from .crc import crc32c
 from .inode import EA_INODE, EXTENTS, Inode
 from .mapping import empty
@@ -186,7 +187,7 @@ class AttributeWriter:
         inode.nlink = 1
         inode.size = len(value)
         writer.touch(inode)
-        writer.store_content(inode, value)
+        store_content(writer, inode, value)
         seed = self.sb.seed or crc32c(0xFFFFFFFF, self.sb.uuid)
         # the hash is where the access time would be, the count of references where the others would
         inode.atime = _seconds(crc32c(seed, value))
