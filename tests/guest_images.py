@@ -66,6 +66,42 @@ class Place:
         self.size = size
 
 
+def logical_volumes(
+    folder: Path, disk: Path, physical: Place, group: str, volumes: dict[str, str]
+) -> dict[str, Place]:
+    """Make a part of a disk a volume group with linear volumes, {name: size or share as lvcreate takes it}, and say
+    where they lie."""
+    lvm = folder / "lvm"
+    (lvm / "lock").mkdir(parents=True)
+    environment = {**os.environ, "LVM_SYSTEM_DIR": str(lvm), "LVM_SUPPRESS_FD_WARNINGS": "1", "LC_ALL": "C"}
+    with window(disk, physical.offset, physical.size) as device:
+        (lvm / "lvm.conf").write_text(_LVM_CONFIG.format(lvm=lvm, device=device))
+
+        def run(*argv: str) -> str:
+            done = subprocess.run(
+                [judges.need("lvm"), *argv], env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, (argv, done.stdout, done.stderr)
+            return done.stdout
+
+        run("pvcreate", "-q", device)
+        run("vgcreate", "-q", group, device)
+        for name, size in volumes.items():
+            run("lvcreate", "-q", "-an", "-Zn", "-Wn", "-n", name, "-l" if "%" in size else "-L", size, group)
+        report = json.loads(run("pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "pe_start"))
+        start = int(report["report"][0]["pv"][0]["pe_start"])
+        columns = "lv_name,lv_size,seg_start_pe,seg_pe_ranges,vg_extent_size"
+        report = json.loads(
+            run("lvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", columns)
+        )
+    found = {}
+    for row in report["report"][0]["seg"]:
+        first = int(row["seg_pe_ranges"].rpartition(":")[2].split("-")[0])
+        extent = int(row["vg_extent_size"])
+        found[row["lv_name"]] = Place(physical.offset + start + first * extent, int(row["lv_size"]))
+    return found
+
+
 class Centos:
     """A disk as CentOS 7 installs it: /boot on the first partition, root and swap in the volume group ``centos``.
 
@@ -87,44 +123,14 @@ class Centos:
             [judges.need("sfdisk"), "-q", "--no-reread", "--no-tell-kernel", self.disk],
             input=layout, text=True, check=True, capture_output=True,
         )  # fmt: skip
-        self.places = {"boot": boot, **self._volumes(physical)}
+        volumes = {"swap": "128M", "root": "100%FREE"}
+        self.places = {"boot": boot, **logical_volumes(folder, self.disk, physical, "centos", volumes)}
         self._make("boot", "xfs")
         self._make("root", root_kind)
         swap = self.places["swap"]
         with window(self.disk, swap.offset, swap.size) as device:
             subprocess.run([judges.need("mkswap"), "-q", "-L", "", device], check=True, capture_output=True)
         self.uuid = self._uuid("boot")
-
-    def _volumes(self, physical: Place) -> dict[str, Place]:
-        lvm = self.folder / "lvm"
-        (lvm / "lock").mkdir(parents=True)
-        environment = {**os.environ, "LVM_SYSTEM_DIR": str(lvm), "LVM_SUPPRESS_FD_WARNINGS": "1", "LC_ALL": "C"}
-        with window(self.disk, physical.offset, physical.size) as device:
-            (lvm / "lvm.conf").write_text(_LVM_CONFIG.format(lvm=lvm, device=device))
-
-            def run(*argv: str) -> str:
-                done = subprocess.run(
-                    [judges.need("lvm"), *argv], env=environment, capture_output=True, text=True, check=False
-                )
-                assert done.returncode == 0, (argv, done.stdout, done.stderr)
-                return done.stdout
-
-            run("pvcreate", "-q", device)
-            run("vgcreate", "-q", "centos", device)
-            run("lvcreate", "-q", "-an", "-Zn", "-Wn", "-n", "swap", "-L", "128M", "centos")
-            run("lvcreate", "-q", "-an", "-Zn", "-Wn", "-n", "root", "-l", "100%FREE", "centos")
-            report = json.loads(run("pvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", "pe_start"))
-            start = int(report["report"][0]["pv"][0]["pe_start"])
-            columns = "lv_name,lv_size,seg_start_pe,seg_pe_ranges,vg_extent_size"
-            report = json.loads(
-                run("lvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", columns)
-            )
-        found = {}
-        for row in report["report"][0]["seg"]:
-            first = int(row["seg_pe_ranges"].rpartition(":")[2].split("-")[0])
-            extent = int(row["vg_extent_size"])
-            found[row["lv_name"]] = Place(physical.offset + start + first * extent, int(row["lv_size"]))
-        return found
 
     def _make(self, name: str, kind: str) -> None:
         place = self.places[name]
