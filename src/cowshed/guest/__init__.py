@@ -13,13 +13,14 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .filesystem.base import GuestError
-    from .opened import Guest, open
+    from .opened import Device, Guest, open
     from .path import GuestPath
     from .session import Session
 
-__all__ = ["Guest", "GuestError", "GuestPath", "Session", "open"]
+__all__ = ["Device", "Guest", "GuestError", "GuestPath", "Session", "open"]
 
 _HOMES = {
+    "Device": "opened",
     "Guest": "opened",
     "GuestError": "filesystem.base",
     "GuestPath": "path",

@@ -135,13 +135,15 @@ def _entry(found: Found, linked: dict[tuple[int, int], str], xattrs: bool) -> ta
     return entry
 
 
-def tar_in(tree: Tree, stream: IO[bytes], directory: bytes, *, compression: str = "", xattrs: bool = False) -> None:
-    """Unpack an archive into a directory of the guest, with owners, modes and times. Raises GuestError, UsageError
-    when it is no archive or cut short."""
+def tar_in(
+    tree: Tree, stream: IO[bytes], directory: bytes, *, compression: str | None = "", xattrs: bool = False
+) -> None:
+    """Unpack an archive into a directory of the guest, with owners, modes and times. ``compression`` None: look what
+    it is. Raises GuestError, UsageError when it is no archive or cut short."""
     import tarfile
     from tarfile import InvalidHeaderError, TruncatedHeaderError  # type: ignore[attr-defined]
 
-    kind = _mode(compression)
+    kind = "*" if compression is None else _mode(compression)
     place = tree.directory(directory)
     base = place.path.rstrip(b"/")
     folders: list[tuple[bytes, tarfile.TarInfo]] = []

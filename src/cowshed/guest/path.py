@@ -1,232 +1,215 @@
-"""Paths in a guest, in pathlib's shape.
+"""Paths in a guest, in the shape of `pathlib.Path`.
 
     with cowshed.guest.open("web1.qcow2", write=True) as guest:
         (guest.root / "etc/hostname").write_text("web1\\n")
 
 Each method that changes something is one change: on the disk when it returns, or not at all when it raises. Errors are
-`GuestError`, with the errno that the kernel would give.
+the subclasses of OSError that pathlib raises, and `GuestError` too; damage is `CorruptError`. Methods may be called
+from several threads: those of one guest take turns.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat as _stat
 
 from .filesystem.base import GuestError
+from .name import GuestName, raw_of
+from .oserror import asked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import IO, Any
+    from collections.abc import Callable, Iterator
+    from pathlib import PurePosixPath
+    from typing import IO, Any, Self
 
     from .filesystem.base import Stat
-    from .session import Session
+    from .name import Segment
+    from .place import Place
+
+#: what says that there is nothing there, rather than that it can't be told
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+#: the most that is read of /etc/passwd and /etc/group
+_ACCOUNTS = 4 << 20
 
 
-class GuestPath:
-    """An absolute path of a session's tree. Nothing is looked up until it is asked for."""
+class GuestPath(GuestName):
+    """A file, a directory or what else has a name in a guest. Nothing is looked up until it is asked for."""
 
-    __slots__ = ("_raw", "session")
+    __slots__ = ()
 
-    def __init__(self, session: Session, path: str | bytes = b"/") -> None:
-        raw = os.fsencode(path)
-        self.session = session
-        self._raw = b"/" + b"/".join(part for part in raw.split(b"/") if part not in (b"", b"."))
+    # ---- what is there
 
-    # ---- names
+    @asked
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """``st_dev`` tells the guest's mounted file systems apart; times have their nanoseconds in ``st_mtime_ns``."""
+        place = self.session.tree.resolve(self._raw, follow_symlinks)
+        return _result(place.stat(), self.session.tree.mounts.index(place.mount) + 1)
 
-    def __bytes__(self) -> bytes:
-        return self._raw
+    def lstat(self) -> os.stat_result:
+        return self.stat(follow_symlinks=False)
 
-    def __str__(self) -> str:
-        return os.fsdecode(self._raw)
+    def _mode(self, follow: bool) -> int:
+        """0 for what isn't there."""
+        with self.session.lock:
+            try:
+                return self.session.tree.resolve(self._raw, follow).stat().mode
+            except GuestError as error:
+                if error.errno in _NOTHING:
+                    return 0
+                raise
 
-    def __fspath__(self) -> str:
-        # a host's open() of a guest's path would be another file
-        raise TypeError("this path is in a guest: open it with its own methods")
+    @asked
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        return self._mode(follow_symlinks) != 0
 
-    def __repr__(self) -> str:
-        return f"GuestPath({str(self)!r})"
+    @asked
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        return _stat.S_ISREG(self._mode(follow_symlinks))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, GuestPath) and other.session is self.session and other._raw == self._raw
+    @asked
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        return _stat.S_ISDIR(self._mode(follow_symlinks))
 
-    def __lt__(self, other: GuestPath) -> bool:
-        return self._raw < other._raw
-
-    def __hash__(self) -> int:
-        return hash((id(self.session), self._raw))
-
-    def __truediv__(self, other: str | bytes | GuestPath) -> GuestPath:
-        """What follows is always below: a leading slash starts no new path."""
-        raw = other._raw if isinstance(other, GuestPath) else os.fsencode(other)
-        return GuestPath(self.session, self._raw + b"/" + raw)
-
-    def joinpath(self, *others: str | bytes) -> GuestPath:
-        path = self
-        for other in others:
-            path = path / other
-        return path
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("/", *(os.fsdecode(part) for part in self._raw.split(b"/") if part))
-
-    @property
-    def name(self) -> str:
-        return os.fsdecode(self._raw.rpartition(b"/")[2])
-
-    @property
-    def suffix(self) -> str:
-        stem, dot, rest = self.name.rpartition(".")
-        return dot + rest if stem and rest else ""
-
-    @property
-    def stem(self) -> str:
-        return self.name.removesuffix(self.suffix) if self.suffix else self.name
-
-    @property
-    def parent(self) -> GuestPath:
-        return GuestPath(self.session, self._raw.rpartition(b"/")[0] or b"/")
-
-    @property
-    def parents(self) -> tuple[GuestPath, ...]:
-        found: list[GuestPath] = []
-        at = self
-        while at._raw != b"/":
-            at = at.parent
-            found.append(at)
-        return tuple(found)
-
-    def with_name(self, name: str) -> GuestPath:
-        return self.parent / name
-
-    def relative_to(self, other: GuestPath) -> str:
-        """The text from there to here. Raises ValueError when this is not below."""
-        lead = other._raw.rstrip(b"/") + b"/"
-        if self._raw == other._raw:
-            return "."
-        if not self._raw.startswith(lead):
-            raise ValueError(f"{str(self)!r} is not below {str(other)!r}")
-        return os.fsdecode(self._raw[len(lead) :])
-
-    # ---- looking
-
-    def stat(self, *, follow_symlinks: bool = True) -> Stat:
-        return self.session.tree.stat(self._raw, follow_symlinks)
-
-    def lstat(self) -> Stat:
-        return self.session.tree.stat(self._raw, False)
-
-    def exists(self) -> bool:
-        return self.session.tree.exists(self._raw)
-
-    def _is(self, kind: int, follow: bool = True) -> bool:
-        try:
-            return _stat.S_IFMT(self.session.tree.stat(self._raw, follow).mode) == kind
-        except GuestError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return False
-            raise
-
-    def is_file(self) -> bool:
-        return self._is(_stat.S_IFREG)
-
-    def is_dir(self) -> bool:
-        return self._is(_stat.S_IFDIR)
-
+    @asked
     def is_symlink(self) -> bool:
-        return self._is(_stat.S_IFLNK, False)
+        return _stat.S_ISLNK(self._mode(False))
 
+    @asked
     def is_fifo(self) -> bool:
-        return self._is(_stat.S_IFIFO)
+        return _stat.S_ISFIFO(self._mode(True))
 
+    @asked
     def is_block_device(self) -> bool:
-        return self._is(_stat.S_IFBLK)
+        return _stat.S_ISBLK(self._mode(True))
 
+    @asked
     def is_char_device(self) -> bool:
-        return self._is(_stat.S_IFCHR)
+        return _stat.S_ISCHR(self._mode(True))
 
+    @asked
     def is_socket(self) -> bool:
-        return self._is(_stat.S_IFSOCK)
+        return _stat.S_ISSOCK(self._mode(True))
 
-    def resolve(self) -> GuestPath:
-        """Without symbolic links. Raises GuestError when it isn't there."""
-        return GuestPath(self.session, self.session.tree.resolve(self._raw).path)
+    @asked
+    def is_mount(self) -> bool:
+        """Is it the top of a file system that is mounted?"""
+        place = self.session.tree.find(self._raw, follow=False)
+        return place.ino is not None and place.ino == place.mount.fs.root
 
-    def readlink(self) -> str:
-        return os.fsdecode(self.session.tree.readlink(self._raw))
+    def is_junction(self) -> bool:
+        return False
 
-    def iterdir(self) -> Iterator[GuestPath]:
-        for name in self.session.tree.names(self._raw):
-            yield self / name
+    @asked
+    def samefile(self, other_path: Segment) -> bool:
+        """Do both lead to one inode? Raises OSError when one of them leads nowhere."""
+        one, other = self._there(self), self._there(self.with_segments(other_path))
+        return one.mount is other.mount and one.ino == other.ino
 
-    def walk(self) -> Iterator[GuestPath]:
-        """Everything below, symbolic links as themselves, sorted; ends on directories that contain themselves."""
-        tree = self.session.tree
-        for found in tree.walk(tree.resolve(self._raw)):
-            if found.path:
-                yield self / found.path
+    def _there(self, path: GuestPath) -> Place:
+        return self.session.tree.resolve(path._raw)
 
-    def glob(self, pattern: str) -> Iterator[GuestPath]:
-        """Paths below that match; ``**`` is any number of directories."""
-        if "**" in pattern:
-            head, _, rest = pattern.partition("**")
-            rest = rest.strip("/")
-            bases = list(self.glob(head.strip("/"))) if head.strip("/") else [self]
-            seen: set[bytes] = set()
-            for base in bases:
-                if not base.is_dir():
-                    continue
-                for folder in [base, *(path for path in base.walk() if path._is(_stat.S_IFDIR, False))]:
-                    for path in folder.glob(rest) if rest else (folder,):
-                        if path._raw not in seen:
-                            seen.add(path._raw)
-                            yield path
-            return
-        from .search import glob
+    @asked
+    def owner(self, *, follow_symlinks: bool = True) -> str:
+        """The name in the guest's /etc/passwd. Raises KeyError without one."""
+        return self._account(b"/etc/passwd", self.session.tree.stat(self._raw, follow_symlinks).uid, "uid")
 
-        lead = b"".join(b"\\" + bytes((byte,)) if byte in b"*?[]{}\\" else bytes((byte,)) for byte in self._raw)
-        for found in glob(self.session.tree, lead.rstrip(b"/") + b"/" + os.fsencode(pattern)):
-            yield GuestPath(self.session, found)
+    @asked
+    def group(self, *, follow_symlinks: bool = True) -> str:
+        """The name in the guest's /etc/group. Raises KeyError without one."""
+        return self._account(b"/etc/group", self.session.tree.stat(self._raw, follow_symlinks).gid, "gid")
 
-    def rglob(self, pattern: str) -> Iterator[GuestPath]:
-        return self.glob(f"**/{pattern}")
+    def _account(self, file: bytes, number: int, kind: str) -> str:
+        try:
+            text = self.session.tree.read(file, 0, _ACCOUNTS)
+        except GuestError:
+            text = b""
+        for line in text.split(b"\n"):
+            fields = line.split(b":")
+            if len(fields) > 2 and fields[2] == b"%d" % number:
+                return os.fsdecode(fields[0])
+        raise KeyError(f"{kind} not found in the guest: {number}")
 
-    def read_bytes(self) -> bytes:
-        return self.session.tree.read(self._raw)
+    @asked
+    def resolve(self, strict: bool = False) -> Self:
+        """Without symbolic links and ``..``. What isn't there stays as written, or raises OSError (``strict``)."""
+        if strict:
+            return self.with_segments(self.session.tree.resolve(self._raw).path)
+        done = self.with_segments("/")
+        todo = self._raw.split(b"/")[::-1]
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                done = done.parent
+                continue
+            child = done.with_segments(done, name)
+            if _stat.S_ISLNK(child._mode(False)):
+                links += 1
+                if links > 40:
+                    return child.with_segments(child, *todo[::-1])
+                target = self.session.tree.readlink(child._raw)
+                todo += target.split(b"/")[::-1]
+                if target.startswith(b"/"):
+                    done = done.with_segments("/")
+                continue
+            done = child
+        return done
 
-    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return self.read_bytes().decode(encoding, errors)
+    @asked
+    def readlink(self) -> PurePosixPath:
+        """The text of a symbolic link; ``path.parent / path.readlink()`` is where it leads. Raises OSError EINVAL for
+        what is none."""
+        from pathlib import PurePosixPath
 
-    def xattrs(self) -> dict[str, bytes]:
-        found = self.session.tree.xattrs(self._raw, False)
-        return {os.fsdecode(name): value for name, value in found.items()}
+        return PurePosixPath(os.fsdecode(self.session.tree.readlink(self._raw)))
 
-    # ---- changing
+    # ---- directories
 
-    def write_bytes(self, data: bytes | bytearray | memoryview) -> int:
-        view = memoryview(data).cast("B")
-        with self.session.change():
-            return self.session.tree.write(self._raw, [view])
+    def iterdir(self) -> Iterator[Self]:
+        """What is in a directory, sorted by name. Raises NotADirectoryError, at once."""
+        return iter([self / name for name in self._names()])
 
-    def write_text(self, data: str, encoding: str = "utf-8", errors: str = "strict") -> int:
-        self.write_bytes(data.encode(encoding, errors))
-        return len(data)
+    @asked
+    def _names(self) -> list[bytes]:
+        from .pathwalk import Folder
 
-    def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
-        import time
+        return [name for name, _ in Folder(self).rows()]
 
-        if not exist_ok and self.exists():
-            raise GuestError(errno.EEXIST, str(self))
-        with self.session.change():
-            self.session.tree.open_file(self._raw, mode)
-            now = time.time_ns()
-            self.session.tree.set_attributes(self._raw, atime=now, mtime=now)
+    def walk(
+        self,
+        top_down: bool = True,
+        on_error: Callable[[OSError], object] | None = None,
+        follow_symlinks: bool = False,
+    ) -> Iterator[tuple[GuestPath, list[str], list[str]]]:
+        """(directory, names of directories in it, names of all else) for this and each directory below, sorted. Names
+        taken out of the first list are not entered. A symbolic link to a directory is in the second list, unless
+        ``follow_symlinks``: then it is entered, each directory once. Errors of directories go to ``on_error``."""
+        from .pathwalk import walk
 
+        return walk(self, top_down, on_error, follow_symlinks)
+
+    def glob(
+        self, pattern: str, *, case_sensitive: bool | None = None, recurse_symlinks: bool = False
+    ) -> Iterator[GuestPath]:
+        """What matches below, in order of the walk. ``**`` is any number of directories, at the end files too (as in
+        Python 3.13); a slash at the end means directories only. Raises ValueError, NotImplementedError for patterns
+        that are empty or absolute."""
+        from .pathwalk import glob
+
+        return glob(self, os.fsencode(pattern), case_sensitive is not False, recurse_symlinks)
+
+    def rglob(
+        self, pattern: str, *, case_sensitive: bool | None = None, recurse_symlinks: bool = False
+    ) -> Iterator[GuestPath]:
+        return self.glob(f"**/{pattern}", case_sensitive=case_sensitive, recurse_symlinks=recurse_symlinks)
+
+    @asked
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """``parents``: those that aren't there too, in the same change. Raises FileExistsError, FileNotFoundError."""
         tree = self.session.tree
         if exist_ok and self.is_dir():
             return
@@ -235,6 +218,77 @@ class GuestPath:
                 tree.mkdirs(self.parent._raw)
             tree.mkdir(self._raw, mode)
 
+    @asked
+    def rmdir(self) -> None:
+        with self.session.change():
+            self.session.tree.rmdir(self._raw)
+
+    @asked
+    def rmtree(self) -> None:
+        """Take this and everything below it away, as one change; nothing behind a symbolic link."""
+        with self.session.change():
+            self.session.tree.resolve(self._raw, follow=False)
+            self.session.tree.remove(self._raw)
+
+    # ---- what is in a file
+
+    @asked
+    def open(
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
+        """As the built-in open; text is UTF-8 when ``encoding`` is not given. What is written appears when the file is
+        closed, as one change, and not at all when a ``with`` around it ends with an error."""
+        from .file import open_file
+
+        return open_file(self, mode, buffering, encoding, errors, newline)
+
+    @asked
+    def read_bytes(self) -> bytes:
+        return self.session.tree.read(self._raw)
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None, newline: str | None = None) -> str:
+        """Line ends become ``\\n`` unless ``newline`` says otherwise."""
+        with self.open("r", -1, encoding, errors, newline) as file:
+            return file.read()  # type: ignore[no-any-return]
+
+    @asked
+    def write_bytes(self, data: bytes | bytearray | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        with self.session.change():
+            return self.session.tree.write(self._raw, [view])
+
+    def write_text(
+        self, data: str, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> int:
+        if not isinstance(data, str):
+            raise TypeError(f"data must be str, not {type(data).__name__}")
+        with self.open("w", -1, encoding, errors, newline) as file:
+            return file.write(data)
+
+    @asked
+    def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
+        """Make an empty file, or set the times of what is there to now. Raises FileExistsError."""
+        import time
+
+        tree = self.session.tree
+        place = tree.find(self._raw)
+        if place.ino is not None and not exist_ok:
+            raise GuestError(errno.EEXIST, str(self))
+        with self.session.change():
+            if place.ino is None:
+                tree.open_file(self._raw, mode)
+            else:
+                now = time.time_ns()
+                tree.set_attributes(self._raw, atime=now, mtime=now)
+
+    # ---- names
+
+    @asked
     def unlink(self, missing_ok: bool = False) -> None:
         try:
             with self.session.change():
@@ -243,119 +297,143 @@ class GuestPath:
             if not (missing_ok and error.errno == errno.ENOENT):
                 raise
 
-    def rmdir(self) -> None:
-        with self.session.change():
-            self.session.tree.rmdir(self._raw)
-
-    def rmtree(self) -> None:
-        """Take away this and everything below it, as one change."""
-        with self.session.change():
-            self.session.tree.remove(self._raw)
-
-    def rename(self, target: GuestPath | str) -> GuestPath:
-        there = target if isinstance(target, GuestPath) else GuestPath(self.session, target)
+    @asked
+    def rename(self, target: Segment) -> Self:
+        """Give it another name on the same file system; what has that name is replaced. A relative ``target`` begins
+        at /. Raises OSError EXDEV between file systems."""
+        there = self.with_segments(target)
         with self.session.change():
             self.session.tree.rename(self._raw, there._raw)
         return there
 
-    replace = rename
+    def replace(self, target: Segment) -> Self:
+        return self.rename(target)
 
-    def symlink_to(self, target: str | bytes | GuestPath) -> None:
-        raw = target._raw if isinstance(target, GuestPath) else os.fsencode(target)
+    @asked
+    def symlink_to(self, target: Segment, target_is_directory: bool = False) -> None:
+        """Make this a symbolic link whose text is ``target``."""
         with self.session.change():
-            self.session.tree.symlink(raw, self._raw)
+            self.session.tree.symlink(raw_of(target), self._raw)
 
-    def hardlink_to(self, target: GuestPath | str) -> None:
-        there = target if isinstance(target, GuestPath) else GuestPath(self.session, target)
+    @asked
+    def hardlink_to(self, target: Segment) -> None:
+        """Make this another name of ``target``."""
         with self.session.change():
-            self.session.tree.link(there._raw, self._raw)
+            self.session.tree.link(self.with_segments(target)._raw, self._raw)
 
-    def chmod(self, mode: int) -> None:
+    # ---- attributes
+
+    @asked
+    def chmod(self, mode: int, *, follow_symlinks: bool = True) -> None:
         with self.session.change():
-            self.session.tree.set_attributes(self._raw, mode=mode & 0o7777)
+            self.session.tree.set_attributes(self._raw, follow=follow_symlinks, mode=mode & 0o7777)
 
+    def lchmod(self, mode: int) -> None:
+        self.chmod(mode, follow_symlinks=False)
+
+    @asked
     def chown(self, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        """Numbers of the guest's accounts; -1 leaves one as it is."""
         with self.session.change():
-            self.session.tree.set_attributes(self._raw, follow=follow_symlinks, uid=uid, gid=gid)
+            self.session.tree.set_attributes(
+                self._raw, follow=follow_symlinks, uid=None if uid == -1 else uid, gid=None if gid == -1 else gid
+            )
 
-    def set_xattr(self, name: str, value: bytes) -> None:
+    @asked
+    def utime(self, atime_ns: int, mtime_ns: int, *, follow_symlinks: bool = True) -> None:
+        """Nanoseconds since the epoch."""
         with self.session.change():
-            self.session.tree.set_xattr(self._raw, os.fsencode(name), value, False)
+            self.session.tree.set_attributes(self._raw, follow=follow_symlinks, atime=atime_ns, mtime=mtime_ns)
 
-    def open(
-        self, mode: str = "r", buffering: int = -1, encoding: str | None = None, errors: str | None = None,
-        newline: str | None = None,
-    ) -> IO[Any]:  # fmt: skip
-        """A file object. What is written reaches the disk when it is closed, as one change."""
-        kind = mode.replace("b", "").replace("t", "")
-        if kind.replace("+", "") not in ("r", "w", "a", "x") or ("b" in mode and "t" in mode):
-            raise ValueError(f"invalid mode: {mode!r}")
-        if "b" in mode and encoding is not None:
-            raise ValueError("binary mode doesn't take an encoding argument")
-        raw: io.BufferedIOBase
-        if kind == "r":
-            raw = io.BufferedReader(_Reader(self), 1 << 18)
-        else:
-            raw = _Writer(self, kind)
-        if "b" in mode:
-            return raw
-        return io.TextIOWrapper(raw, encoding or "utf-8", errors, newline)
+    @asked
+    def xattrs(self, *, follow_symlinks: bool = False) -> dict[str, bytes]:
+        """Extended attributes by their full names (``security.selinux``)."""
+        found = self.session.tree.xattrs(self._raw, follow_symlinks)
+        return {os.fsdecode(name): value for name, value in found.items()}
+
+    @asked
+    def set_xattr(self, name: str, value: bytes, *, follow_symlinks: bool = False) -> None:
+        with self.session.change():
+            self.session.tree.set_xattr(self._raw, os.fsencode(name), value, follow_symlinks)
+
+    @asked
+    def remove_xattr(self, name: str, *, follow_symlinks: bool = False) -> None:
+        """Raises OSError ENODATA without one."""
+        with self.session.change():
+            self.session.tree.remove_xattr(self._raw, os.fsencode(name), follow_symlinks)
+
+    # ---- between the host and the guest
+
+    @asked
+    def copy_in(self, source: str | os.PathLike[str]) -> list[str]:
+        """Copy a file or a tree of the host into this directory, under its own name, with modes, owners and times, as
+        one change. Returns a line for each thing that was left out (sockets). Raises OSError, HostError."""
+        from .transfer import copy_in
+
+        left: list[str] = []
+        with self.session.change():
+            copy_in(self.session.tree, os.fspath(source), self._raw, left.append)
+        return left
+
+    @asked
+    def copy_out(self, target: str | os.PathLike[str]) -> list[str]:
+        """Copy this, a file or a tree, into the directory ``target`` of the host, under its own name. What the guest
+        calls its files leads nowhere else. Returns a line for each thing that was left out (device nodes, FIFOs,
+        sockets). Raises OSError, HostError."""
+        from .transfer import copy_out
+
+        left: list[str] = []
+        copy_out(self.session.tree, self._raw, os.fspath(target), left.append)
+        return left
+
+    @asked
+    def tar_in(self, archive: str | os.PathLike[str] | IO[bytes], *, xattrs: bool = True) -> None:
+        """Unpack a tar archive of the host, packed with gzip, bzip2, xz or not at all, into this directory, as one
+        change. Raises OSError, UsageError when it is no archive or cut short."""
+        from .archive import tar_in
+
+        if isinstance(archive, str | os.PathLike):
+            with open(archive, "rb") as stream:
+                self.tar_in(stream, xattrs=xattrs)
+            return
+        with self.session.change():
+            tar_in(self.session.tree, archive, self._raw, compression=None, xattrs=xattrs)
+
+    @asked
+    def tar_out(
+        self, archive: str | os.PathLike[str] | IO[bytes], *, compression: str = "", xattrs: bool = True
+    ) -> None:
+        """Write a tar archive of this directory; ``compression``: gzip, bzip2, xz or "". Raises OSError, UsageError."""
+        from .archive import tar_out
+
+        if isinstance(archive, str | os.PathLike):
+            with open(archive, "wb") as stream:
+                self.tar_out(stream, compression=compression, xattrs=xattrs)
+            return
+        tar_out(self.session.tree, self._raw, archive, compression=compression, xattrs=xattrs)
+
+    @asked
+    def disk_usage(self) -> int:
+        """Bytes allocated to this and everything below it, each inode once."""
+        from .search import disk_usage
+
+        return disk_usage(self.session.tree, self.session.tree.resolve(self._raw, follow=False))
 
 
-class _Reader(io.RawIOBase):
-    """A regular file of the guest, read where it is asked."""
-
-    def __init__(self, path: GuestPath) -> None:
-        self._place = path.session.tree.regular(bytes(path))
-        self._at = 0
-        self._size = self._place.stat().size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._place.mount.fs.read(self._place.number, self._at, len(view))
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-
-class _Writer(io.BytesIO):
-    """What is written is kept, and given to the guest at the end as one change."""
-
-    def __init__(self, path: GuestPath, mode: str) -> None:
-        tree = path.session.tree
-        if mode.startswith("x") and tree.exists(bytes(path)):
-            raise GuestError(errno.EEXIST, str(path))
-        if mode == "r+" and not path.is_file():
-            raise GuestError(errno.ENOENT, str(path))
-        old = path.read_bytes() if mode[0] in "ar" and path.exists() else b""
-        super().__init__(old)
-        if mode[0] == "a":
-            self.seek(0, 2)
-        self._path = path
-        # refused now rather than at the end
-        place = tree.find(bytes(path))
-        tree.writing(place.parent or place, bytes(path))
-
-    def close(self) -> None:
-        if not self.closed:
-            try:
-                self._path.write_bytes(self.getbuffer().tobytes())
-            finally:
-                super().close()
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None:
-            self.close()
-        else:
-            # a block that ended with an error leaves the file as it was
-            super().close()
+def _result(facts: Stat, device: int) -> os.stat_result:
+    seconds = [time // 10**9 for time in (facts.atime, facts.mtime, facts.ctime)]
+    head = (facts.mode, facts.ino, device, facts.nlink, facts.uid, facts.gid, facts.size, *seconds)
+    return os.stat_result(
+        head,
+        {
+            "st_atime": facts.atime / 10**9,
+            "st_mtime": facts.mtime / 10**9,
+            "st_ctime": facts.ctime / 10**9,
+            "st_atime_ns": facts.atime,
+            "st_mtime_ns": facts.mtime,
+            "st_ctime_ns": facts.ctime,
+            "st_blksize": facts.blksize,
+            "st_blocks": facts.blocks,
+            "st_rdev": facts.rdev,
+        },
+    )

@@ -13,6 +13,7 @@ Everything written within one `change` reaches the disk when it ends, or not at 
 from __future__ import annotations
 
 import errno
+from _thread import RLock
 
 from ..errors import UsageError
 from .devices import Devices, Drive
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Self
 
+    from .file import Writing
     from .filesystem.base import FileSystem
 
 #: errors that mean: this file system takes no new inodes
@@ -31,27 +33,77 @@ _NO_NEW = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Change:
-    """What a ``with`` around a change does: sync at its end, or forget it."""
+    """What a ``with`` around a change does: sync at its end, or forget it. Other threads wait meanwhile.
 
-    __slots__ = ("_depth", "_tree")
+    Within a `Group` the end of a change brings nothing to the disk yet, and one that fails after it has changed
+    something ends the group.
+    """
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    __slots__ = ("_session", "_touches")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._touches = 0
 
     def __enter__(self) -> None:
-        return None
+        session = self._session
+        session.lock.acquire()
+        if session.group is not None and session.group.failed:
+            session.lock.release()
+            raise UsageError("something in this group of changes has failed: all of them are forgotten")
+        self._touches = session.tree.touches
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None:
-            self._tree.sync()
-        else:
-            self._tree.discard()
+        session = self._session
+        try:
+            if session.group is None:
+                if error is None:
+                    session.tree.sync()
+                else:
+                    session.tree.discard()
+            elif error is not None and session.tree.touches != self._touches:
+                session.group.failed = True
+                session.tree.discard()
+        finally:
+            session.lock.release()
+
+
+class Group:
+    """Many changes that are one: at its end all of them reach the disk, after an error none. ``failed``: none will."""
+
+    __slots__ = ("_session", "failed")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.failed = False
+
+    def __enter__(self) -> Self:
+        self._session.lock.acquire()
+        if self._session.group is not None:
+            self._session.lock.release()
+            raise UsageError("changes are being gathered already")
+        self._session.group = self
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        session = self._session
+        session.group = None
+        try:
+            if error is not None:
+                session.tree.discard()
+            elif self.failed:
+                raise UsageError("something in this group of changes has failed: all of them are forgotten")
+            else:
+                session.tree.sync()
+        finally:
+            session.lock.release()
 
 
 class Session:
     """``readonly``: disks are added so that no change reaches them, unless said otherwise for one of them.
 
-    ``devices``: what was added; ``tree``: what is mounted; ``running``: `run` was called.
+    ``devices``: what was added; ``tree``: what is mounted; ``running``: `run` was called; ``lock``: held by whoever
+    reads or changes something, where several threads do; ``files``: those open for writing.
     """
 
     def __init__(self, *, readonly: bool = False) -> None:
@@ -59,6 +111,9 @@ class Session:
         self.devices = Devices()
         self.tree = Tree()
         self.running = False
+        self.lock = RLock()
+        self.group: Group | None = None
+        self.files: dict[int, Writing] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +193,11 @@ class Session:
 
     def change(self) -> Change:
         """All writes inside of ``with`` are one change."""
-        return Change(self.tree)
+        return Change(self)
+
+    def gather(self) -> Group:
+        """All changes inside of ``with`` are one. Raises UsageError within another."""
+        return Group(self)
 
     def replace(self, path: bytes, data: bytes) -> None:
         """Give a file other bytes and keep all else: mode, owner, attributes. On file systems where nothing can be
@@ -187,8 +246,13 @@ class Session:
         self.tree.rename(fresh, real)
 
     def close(self, *, discard: bool = False) -> None:
-        """Sync (unless ``discard``), unmount and close everything."""
+        """Close files that are open for writing, sync (or forget both: ``discard``), unmount and close everything."""
         try:
+            for file in list(self.files.values()):
+                if discard:
+                    file.abandon()
+                else:
+                    file.close()
             if not discard:
                 self.tree.sync()
         finally:

@@ -23,11 +23,13 @@ __all__ = ["STEP", "Found", "Mount", "Place", "Tree"]
 
 
 class Tree(Mounts):
-    """``changed``: mounts with changes that `sync` has not written."""
+    """``changed``: mounts with changes that `sync` has not written; ``touches``: how often something was about to be
+    changed, or was forgotten: who keeps a `Place` looks again when the number is another."""
 
     def __init__(self) -> None:
         super().__init__()
         self.changed: list[Mount] = []
+        self.touches = 0
         self.umask = 0o022
 
     def umount(self, mount: Mount) -> None:
@@ -37,12 +39,18 @@ class Tree(Mounts):
 
     def writing(self, place: Place, path: bytes) -> FileSystem:
         """The file system of a place, to be changed. Raises GuestError EROFS."""
+        self.check_writable(place, path)
         mount = place.mount
-        if mount.readonly or not mount.fs.writable:
-            raise GuestError(errno.EROFS, shown(path))
         if mount not in self.changed:
             self.changed.append(mount)
+        self.touches += 1
         return mount.fs
+
+    @staticmethod
+    def check_writable(place: Place, path: bytes) -> None:
+        """Raises GuestError EROFS."""
+        if place.mount.readonly or not place.mount.fs.writable:
+            raise GuestError(errno.EROFS, shown(path))
 
     def sync(self) -> None:
         """Bring all changes to the disks. When one file system refuses, its changes are forgotten."""
@@ -58,6 +66,7 @@ class Tree(Mounts):
 
     def discard(self) -> None:
         """Forget all changes that were not synced."""
+        self.touches += bool(self.changed)
         while self.changed:
             self.changed.pop().fs.discard_changes()
 
@@ -119,6 +128,8 @@ class Tree(Mounts):
         return at - start
 
     def write_at(self, path: bytes, offset: int, data: bytes | memoryview) -> int:
+        if offset < 0:
+            raise GuestError(errno.EINVAL, shown(path))
         place = self.open_file(path)
         fs = self.writing(place, path)
         with Named(path):
@@ -127,6 +138,8 @@ class Tree(Mounts):
         return len(data)
 
     def truncate(self, path: bytes, size: int) -> None:
+        if size < 0:
+            raise GuestError(errno.EINVAL, shown(path))
         place = self.regular(path)
         fs = self.writing(place, path)
         with Named(path):
