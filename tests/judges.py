@@ -10,6 +10,7 @@ installs them).
 from __future__ import annotations
 
 import functools
+import glob
 import os
 import re
 import shutil
@@ -74,13 +75,23 @@ PACKAGES = {
     "tgtadm": "tgt",
     "scrub": "scrub",
     "guestfish": "guestfish",
+    "virt-cat": "guestfs-tools",
+    "virt-df": "guestfs-tools",
+    "virt-edit": "guestfs-tools",
+    "virt-filesystems": "guestfs-tools",
+    "virt-inspector": "guestfs-tools",
+    "virt-ls": "guestfs-tools",
+    "virt-tail": "guestfs-tools",
+    "virt-copy-in": "guestfish",
+    "virt-copy-out": "guestfish",
+    "virt-tar-in": "guestfish",
+    "virt-tar-out": "guestfish",
 }
 
-# Judges of `make torture` alone, and what they need beside their own package: guestfish starts a virtual machine.
-LONG = {"guestfish": ("libguestfs-tools", "linux-image-amd64", "supermin", "qemu-system-x86", "libaugeas0")}
-
-# Packages without a program of their own that a judge needs: file -> Debian package.
+# Packages without a program of their own that a judge needs: file (a pattern of names) -> Debian package.
 PARTS = {
+    # guestfish starts a virtual machine, whose kernel is the host's, though the host may run another
+    "/boot/vmlinuz-*": "linux-image-amd64",
     "/usr/lib/x86_64-linux-gnu/libvirt/storage-backend/libvirt_storage_backend_iscsi-direct.so": (
         "libvirt-daemon-driver-storage-iscsi-direct"
     ),
@@ -184,13 +195,11 @@ def qemu_io(
 
 
 def missing_packages() -> list[str]:
-    """Debian packages of the judges that are not here, sorted; of the long ones where a campaign is run."""
-    torture = os.environ.get("COWSHED_TORTURE") == "1"
-    absent_now = [name for name in PACKAGES if find(name) is None and (torture or name not in LONG)]
-    packages = {PACKAGES[name] for name in absent_now} | {more for name in absent_now for more in LONG.get(name, ())}
-    # where libvirt's parts lie depends on the machine's architecture; elsewhere they can't be asked for
+    """Debian packages of the judges that are not here, sorted."""
+    packages = {PACKAGES[name] for name in PACKAGES if find(name) is None}
+    # the parts' places and packages are named after the machine's architecture; elsewhere they can't be asked for
     if os.uname().machine == "x86_64":
-        packages |= {package for path, package in PARTS.items() if not os.path.exists(path)}
+        packages |= {package for pattern, package in PARTS.items() if not glob.glob(pattern)}
     return sorted(packages)
 
 

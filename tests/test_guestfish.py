@@ -135,7 +135,8 @@ def test_every_command_is_whole() -> None:
     import inspect
 
     kinds = {
-        "path", "device", "mountable", "place", "string", "bytes", "int", "bool", "in", "out", "list", "names", "words",
+        "path", "device", "mountable", "place", "string", "bytes", "int", "bool", "guid", "in", "out", "list", "names",
+        "words",
     }  # fmt: skip
     found = list(commands())
     assert len(found) >= 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ...errors import UsageError
 from .table import Argument, Command
 
 TYPE_CHECKING = False
@@ -21,14 +22,18 @@ class Refused(Exception):
     """A command line that is not understood; the text is printed as it is."""
 
 
-def bind(fish: Fish, command: Command, words: list[str]) -> tuple[list[Any], dict[str, Any]]:
-    """(positional, keyword) arguments for the command's function. Raises Refused."""
+def bind(fish: Fish, command: Command, words: list[str], called: str = "") -> tuple[list[Any], dict[str, Any]]:
+    """(positional, keyword) arguments for the command's function; messages name it as it was ``called``.
+
+    Raises Refused.
+    """
+    called = called or command.name
     fixed = [one for one in command.arguments if not one.optional]
     options = {one.name: one for one in command.arguments if one.optional}
     endless = bool(fixed) and fixed[-1].type == "words"
     least = len(fixed) - endless
     if len(words) < least or (len(words) > len(fixed) and not options and not endless):
-        raise Refused(wrong_number(command))
+        raise Refused(wrong_number(command, called))
     values: list[Any] = []
     for argument, word in zip(fixed[:least], words, strict=False):
         values.append(convert(fish, command, argument, word))
@@ -41,20 +46,19 @@ def bind(fish: Fish, command: Command, words: list[str]) -> tuple[list[Any], dic
         name, colon, text = word.partition(":")
         option = options.get(name.replace("_", "-")) or options.get(name)
         if not colon or option is None:
-            if not colon:
-                raise Refused(wrong_number(command))
-            raise Refused(f'{command.name}: unknown optional argument "{word}"')
+            raise Refused(f'{called}: unknown optional argument "{word}"')
         if option.keyword in given:
-            raise Refused(f'{command.name}: optional argument "{name}" given more than once')
+            raise Refused(f'{called}: optional argument "{name}" given more than once')
         given[option.keyword] = convert(fish, command, option, text)
     return values, given
 
 
-def wrong_number(command: Command) -> str:
+def wrong_number(command: Command, called: str = "") -> str:
+    called = called or command.name
     return (
         "error: incorrect number of arguments\n"
         f"usage: {command.usage}\n"
-        f"type 'help {command.name}' for more help on {command.name}"
+        f"type 'help {called}' for more help on {called}"
     )
 
 
@@ -64,7 +68,7 @@ def convert(fish: Fish, command: Command, argument: Argument, word: str) -> Any:
     ``path``: bytes, of a file in the guest; ``device``, ``mountable``, ``place`` (a device or a path), ``string``,
     ``key``: text; ``in`` and ``out``: a file on the host (- for standard input or output); ``int``: as C writes
     numbers, with sizes' suffixes; ``bool``; ``list``: words separated by blanks, quoted where they hold some;
-    ``devices`` and ``paths``: the same of names; ``bytes``.
+    ``names``: the same as text; ``guid``; ``bytes``. Raises Refused, UsageError.
     """
     kind = argument.type
     if kind == "path":
@@ -84,7 +88,17 @@ def convert(fish: Fish, command: Command, argument: Argument, word: str) -> Any:
         return [os.fsencode(one) for one in split_list(word)]
     if kind == "names":
         return split_list(word)
+    if kind == "guid" and not _is_guid(word):
+        raise UsageError(f"{argument.name}: parameter is not a valid GUID")
     return word
+
+
+def _is_guid(text: str) -> bool:
+    """Five groups of hexadecimal digits, in braces or not."""
+    if text[:1] == "{" and text[-1:] == "}":
+        text = text[1:-1]
+    groups = text.split("-")
+    return [len(group) for group in groups] == [8, 4, 4, 4, 12] and not "".join(groups).strip("0123456789abcdefABCDEF")
 
 
 def windows_path(fish: Fish, word: str) -> str:

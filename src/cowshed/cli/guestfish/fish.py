@@ -27,6 +27,15 @@ class Failed(Exception):
     named = True
 
 
+class Foreign(Failed):
+    """The same, told under the name of another command: of the one that did a part of the work."""
+
+    named = False
+
+    def __init__(self, internal: str, text: str) -> None:
+        super().__init__(f"{internal}: {text}")
+
+
 class Left(Exception):
     """quit was typed."""
 
@@ -148,7 +157,7 @@ class Fish:
             shown = " ".join(f'"{word}"' for word in rest)
             self.out.raw(f"libguestfs: trace: {known.internal} {shown}\n".replace(" \n", "\n"))
         try:
-            self.carry_out(known, rest)
+            self.carry_out(known, rest, name)
             return True
         except Refused as refused:
             if str(refused):
@@ -167,12 +176,14 @@ class Fish:
         why = f" ({error.hint})" if error.hint else ""
         self.error(f"{known.internal}: {known.step}{error}{why}")
 
-    def carry_out(self, known: Command, words: list[str]) -> None:
-        """Run a command and print its result: all it writes is one change. Raises Refused, Failed, CowshedError."""
-        values, given = bind(self, known, words)
-        if not known.local and not self.session.running:
-            hint = "(in guestfish, don't forget to use the 'run' command)"
-            raise Failed(f"call launch before using this function\n{hint}")
+    def carry_out(self, known: Command, words: list[str], called: str = "") -> None:
+        """Run a command, ``called`` so, and print its result: all it writes is one change.
+
+        Raises Refused, Failed, CowshedError.
+        """
+        values, given = bind(self, known, words, called)
+        if not known.local:
+            self.need_running()
         if any(one.type in ("path", "paths") for one in known.arguments):
             self.check_paths(known, values)
         with self.session.change():
@@ -180,6 +191,12 @@ class Fish:
             printer: Callable[..., None] = PRINTERS[known.result]
             printer(self.out, result)
         self.out.flush()
+
+    def need_running(self, internal: str = "") -> None:
+        """``internal``: the command that messages name instead of the one that was given."""
+        if not self.session.running:
+            text = "call launch before using this function\n(in guestfish, don't forget to use the 'run' command)"
+            raise Foreign(internal, text) if internal else Failed(text)
 
     def check_paths(self, known: Command, values: list[object]) -> None:
         """What every command on paths wants first."""

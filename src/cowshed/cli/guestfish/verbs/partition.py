@@ -226,7 +226,7 @@ def part_get_gpt_type(fish: Fish, device: str, partnum: int) -> str:
     return kind
 
 
-@command("part-set-gpt-type", "device:device partnum:int guid:string", help="set the type GUID of a GPT partition")
+@command("part-set-gpt-type", "device:device partnum:int guid:guid", help="set the type GUID of a GPT partition")
 def part_set_gpt_type(fish: Fish, device: str, partnum: int, guid: str) -> None:
     _, table = _table(fish, device, "part_set_gpt_type")
     _gpt(table, "part_set_gpt_type")
@@ -240,7 +240,7 @@ def part_get_gpt_guid(fish: Fish, device: str, partnum: int) -> str:
     return _part(table, partnum).guid or ""
 
 
-@command("part-set-gpt-guid", "device:device partnum:int guid:string", help="set the GUID of a GPT partition")
+@command("part-set-gpt-guid", "device:device partnum:int guid:guid", help="set the GUID of a GPT partition")
 def part_set_gpt_guid(fish: Fish, device: str, partnum: int, guid: str) -> None:
     _, table = _table(fish, device, "part_set_gpt_guid")
     _gpt(table, "part_set_gpt_guid")
@@ -292,7 +292,7 @@ def part_get_disk_guid(fish: Fish, device: str) -> str:
     return table.identifier
 
 
-@command("part-set-disk-guid", "device:device guid:string", help="set the GUID of a GPT-partitioned disk")
+@command("part-set-disk-guid", "device:device guid:guid", help="set the GUID of a GPT-partitioned disk")
 def part_set_disk_guid(fish: Fish, device: str, guid: str) -> None:
     _, table = _table(fish, device, "part_set_disk_guid")
     _gpt(table, "part_set_disk_guid")

@@ -102,7 +102,7 @@ def _not_a_directory(fish: Fish, path: bytes) -> None:
         raise Failed(f"{shown(path)}: is a directory")
 
 
-@command("read-file", "path:path", "buffer", help="read a file", step="open: ")
+@command("read-file", "path:path", "buffer", help="read a file", internal="download")
 def read_file(fish: Fish, path: bytes) -> bytes:
     return whole(fish, path, "open: ")
 
@@ -199,7 +199,10 @@ def readlink(fish: Fish, path: bytes) -> bytes:
     return fish.session.tree.readlink(path)
 
 
-@command("readlinklist", "path:path names:list", "list", help="readlink on multiple files", step="open: ")
+@command(
+    "readlinklist", "path:path names:list", "list", help="readlink on multiple files", internal="internal_readlinklist",
+    step="open: ",
+)  # fmt: skip
 def readlinklist(fish: Fish, path: bytes, names: list[bytes]) -> list[bytes]:
     tree = fish.session.tree
     tree.directory(path)

@@ -34,6 +34,10 @@ _SETTINGS: dict[str, tuple[str, object, bool, str]] = {
 }
 
 
+#: what the value is called where that isn't the setting's own name
+_VALUES = {"path": "searchpath", "qemu": "hv"}
+
+
 def _declare(name: str) -> None:
     kind, first, settable, alias = _SETTINGS[name]
 
@@ -51,8 +55,8 @@ def _declare(name: str) -> None:
 
     put.__qualname__ = f"set-{name}"
     setter: Callable[[Fish, object], None] = put
-    names = f"set-{name} {alias}"
-    command(names, f"{name.replace('-', '')}:{kind}", help=f"set the setting {name}", local=True)(setter)
+    value = _VALUES.get(name, name.replace("-", ""))
+    command(f"set-{name} {alias}", f"{value}:{kind}", help=f"set the setting {name}", local=True)(setter)
 
 
 for _name in _SETTINGS:

@@ -219,9 +219,16 @@ def lvm_canonical_lv_name(fish: Fish, lvname: str) -> str:
     return name
 
 
-@command("vgscan lvm-scan", "[activate:bool]", help="scan for LVM physical volumes, volume groups and logical volumes")
-def vgscan(fish: Fish, activate: bool = False) -> None:
+@command("vgscan", help="scan for LVM physical volumes, volume groups and logical volumes")
+def vgscan(fish: Fish) -> None:
     fish.session.devices.forget()
+
+
+@command("lvm-scan", "activate:bool", help="scan for LVM physical volumes, volume groups and logical volumes")
+def lvm_scan(fish: Fish, activate: bool) -> None:
+    fish.session.devices.forget()
+    if activate:
+        _set_active(fish, True, [])
 
 
 @command("vg-activate", "activate:bool volgroups:names", help="activate or deactivate some volume groups")
@@ -316,7 +323,12 @@ def luks_open_ro(fish: Fish, device: str, mapname: str) -> None:
     _unlock(fish, device, mapname, True)
 
 
-@command("cryptsetup-close luks-close", "device:device", help="close an encrypted device")
+@command("luks-close", "device:device", help="close an encrypted device")
+def luks_close(fish: Fish, device: str) -> None:
+    cryptsetup_close(fish, device)
+
+
+@command("cryptsetup-close", "device:device", help="close an encrypted device")
 def cryptsetup_close(fish: Fish, device: str) -> None:
     if any(mount.device == device for mount in fish.session.tree.mounts):
         raise Failed(f"Device {device.rpartition('/')[2]} is still in use.")
