@@ -113,7 +113,7 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         from cowshed.guest.filesystem.xfs.log import Log
 
         log = Log(node, system.superblock)
-        where = [(log.where(r.position), min(r.blocks * 512, 40_000)) for r in log._headers()]
+        where = [(log.where(r.position), min(r.blocks * 512, 40_000)) for r in log.headers()]
         assert where
     yield request.param, node, where
     node.close()

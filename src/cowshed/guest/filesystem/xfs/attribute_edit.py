@@ -80,6 +80,7 @@ def set_xattr(edit: Edit, ino: int, name: bytes, value: bytes, now: int) -> None
 
 
 def _store(edit: Edit, inode: Inode, name: bytes, space: int, value: bytes) -> None:
+    edit.fs.refuse_unfinished(inode.ino)
     found = _find(edit, inode, name, space)
     if inode.attr_fork and inode.aformat == FORMAT_LOCAL:
         rows = [
@@ -130,6 +131,7 @@ def _store_short(edit: Edit, inode: Inode, rows: list[Attribute]) -> None:
 
 def remove_xattr(edit: Edit, ino: int, name: bytes, now: int) -> None:
     inode = edit.fs.inode(ino)
+    edit.fs.refuse_unfinished(ino)
     short, space = stored_name(name)
     if _find(edit, inode, short, space) is None:
         raise GuestError(errno.ENODATA)

@@ -1,9 +1,7 @@
 """Changes in place: what needs no other blocks than a file has.
 
 File data waits in `Pending`, changed inodes and attribute blocks in the store's overlay. `Edit.sync` checks the
-changed inodes, writes the data, flushes, and then writes the metadata: for an inode of 512 bytes one sector, so a cut
-leaves the old file or the new one, or new bytes under the old size. The log is clean before and after, nothing in it
-speaks of what changes here.
+changed inodes and hands everything to checkpoint.py, which brings it to the device through the log.
 """
 
 from __future__ import annotations
@@ -44,11 +42,12 @@ class Edit:
         self.superblock = fs.superblock
         self.data = Pending()
         self.inodes: set[int] = set()
-        self._sectors: set[int] = set()  # of metadata
+        self.structures: dict[int, int] = {}  # offset -> length of metadata that changed
+        self._before: dict[int, bytes | None] = {}  # sector -> what was laid over the device before
 
     @property
     def empty(self) -> bool:
-        return not self._sectors and not self.data.runs
+        return not self.structures and not self.data.runs
 
     # ---- metadata
 
@@ -61,15 +60,16 @@ class Edit:
         first = offset // SECTOR * SECTOR
         end = (offset + len(block) + SECTOR - 1) // SECTOR * SECTOR
         whole = bytearray(self.store.read(first, end - first))
-        old = bytes(whole)
         whole[offset - first : offset - first + len(block)] = block
-        for at in range(0, len(whole), SECTOR):
-            if whole[at : at + SECTOR] != old[at : at + SECTOR]:
-                self._sectors.add((first + at) // SECTOR)
-                self.store.lay(first + at, whole[at : at + SECTOR])
+        for sector in range(first // SECTOR, end // SECTOR):
+            self._before.setdefault(sector, self.store.overlay.get(sector))
+        self.store.lay(first, whole)
+        self.structures[offset] = len(block)
 
     def change_inode(self, inode: Inode, raw: bytearray, now: int, *, modified: bool = False) -> None:
-        """A changed inode; ctime, and mtime when its contents were ``modified``, become ``now``."""
+        """A changed inode; ctime, and mtime when its contents were ``modified``, become ``now``. GuestError EROFS
+        for one that the log still has to finish something of."""
+        self.fs.refuse_unfinished(inode.ino)
         if modified:
             raw[40:48] = self.time(inode, now)
         raw[48:56] = self.time(inode, now)
@@ -101,6 +101,7 @@ class Edit:
             raise GuestError(errno.EINVAL)
         if inode.flags & (FLAG_IMMUTABLE | FLAG_APPEND):
             raise GuestError(errno.EPERM, hint="the file is immutable or append-only")
+        self.fs.refuse_unfinished(ino)
         if inode.flags & FLAG_REALTIME:
             raise not_possible("the file's bytes lie on a realtime device")
         if inode.flags2 & FLAG2_REFLINK:
@@ -279,30 +280,19 @@ class Edit:
             inode = self.fs.inode(ino)
             self.fs.fork(inode)
             self.fs.fork(inode, attributes=True) if inode.attr_fork else None
-        node = self.fs.node
         for start, length, _ in self.data.runs:
             if start < 0 or start + length > self.superblock.size:
                 raise RangeError("file data outside the file system", offset=start, value=length)
-        if self.data.runs:
-            self.data.write(node)
-            node.flush()
-        sectors = sorted(self._sectors)
-        index = 0
-        while index < len(sectors):
-            stop = index + 1
-            while stop < len(sectors) and sectors[stop] == sectors[stop - 1] + 1:
-                stop += 1
-            offset = sectors[index] * SECTOR
-            node.write(offset, self.store.read(offset, (stop - index) * SECTOR))
-            index = stop
-        node.flush()
-        for sector in sectors:
-            self.store.overlay.pop(sector, None)
+        from .checkpoint import Checkpoint
+
+        Checkpoint(self).run()
         self._forget()
 
     def discard(self) -> None:
-        for sector in self._sectors:
+        for sector, before in self._before.items():
             self.store.drop(sector * SECTOR, SECTOR)
+            if before is not None:
+                self.store.lay(sector * SECTOR, before)
         for ino in self.inodes:
             self.fs.forget(ino)
         self._forget()
@@ -310,7 +300,8 @@ class Edit:
     def _forget(self) -> None:
         self.data.clear()
         self.inodes.clear()
-        self._sectors.clear()
+        self.structures.clear()
+        self._before.clear()
 
 
 def _set_extents(raw: bytearray, inode: Inode, count: int) -> None:

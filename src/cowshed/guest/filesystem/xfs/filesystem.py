@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ....block.node import Node
     from .edit import Edit
-    from .replay import Intent
+    from .journal import Journal
+    from .replay import Intent, Replay
 
 _INODES = 4096  # inodes kept in memory
 _FORKS = 256
@@ -53,16 +54,18 @@ class XfsFileSystem(FileSystem):
         self._take(superblock)
         self._intents: dict[int, list[Intent]] = {}
         self._edit: Edit | None = None
-        log = Log(node, superblock)
-        self.dirty = not log.clean
+        self._journal: Journal | None = None
+        self.log = Log(node, superblock)
+        self.dirty = not self.log.clean
+        self.replay: Replay | None = None
         if self.dirty:
-            self._replay(log)
+            self._replay()
 
-    def _replay(self, log: Log) -> None:
+    def _replay(self) -> None:
         """What the log holds is seen, and the device stays as it is."""
         from .replay import Replay
 
-        replay = Replay(self.store, log)
+        self.replay = replay = Replay(self.store, self.log)
         replay.run()
         self._intents = replay.intents
         self._take(Superblock(self.store.read(0, self.superblock.sectsize), replayed=True))
@@ -178,7 +181,8 @@ class XfsFileSystem(FileSystem):
         if inode.kind != _stat.S_IFREG:
             raise GuestError(errno.EINVAL)
         edit = self._edit
-        if edit is None or not edit.data.runs:
+        sectors = self.store.file_sectors
+        if (edit is None or not edit.data.runs) and not sectors:
             return super().read(ino, offset, length)
         length = max(0, min(length, inode.size - offset))
         buffer = bytearray(length)
@@ -187,7 +191,10 @@ class XfsFileSystem(FileSystem):
             if place is not None:
                 part = view[at - offset : at - offset + count]
                 self.node.read_into(place, part)
-                edit.data.lay_over(place, part)
+                if sectors:
+                    self.store.lay_file_data(place, part)
+                if edit is not None:
+                    edit.data.lay_over(place, part)
         return bytes(buffer)
 
     def readlink(self, ino: int) -> bytes:
@@ -250,20 +257,38 @@ class XfsFileSystem(FileSystem):
         if self._edit is None:
             if not self.writable:
                 raise self._refusal(verb)
-            if self.dirty:
-                raise GuestError(
-                    errno.EROFS, "the log of the XFS file system is dirty",
-                    hint="start the guest or mount the file system once, or run xfs_repair, before changing it",
-                )  # fmt: skip
             unknown = self.superblock.features_ro_compat & ~RO_KNOWN
             if unknown:
                 raise GuestError(
                     errno.EROFS, hint=f"the file system has features that are not known here: {unknown:#x}"
                 )
+            self.journal()
             from .edit import Edit
 
             self._edit = Edit(self)
         return self._edit
+
+    def journal(self) -> Journal:
+        """The log to write to. GuestError EROFS when it can't be gone on with."""
+        if self._journal is None:
+            from .journal import Journal
+
+            self._journal = Journal(self.log)
+        return self._journal
+
+    def refuse_unfinished(self, ino: int) -> None:
+        """GuestError EROFS for an inode whose mappings the log has promised to change."""
+        if ino in self._intents:
+            raise GuestError(
+                errno.EROFS, "the log holds mappings of the file's blocks that are not made yet",
+                hint="start the guest or mount the file system once before changing this file",
+            )  # fmt: skip
+
+    def settled(self) -> None:
+        """The log is clean, and everything that it held is on the device."""
+        self.dirty = False
+        self.replay = None
+        self.store.settle()
 
     def fits(self, ino: int, size: int) -> bool:
         """Can a regular file's bytes be replaced by ``size`` others in the blocks that it has?"""

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 RECORD_MAGIC = 0xFEEDBABE
 TRANSACTION_MAGIC = 0x5452414E
 BASIC = 512
-_CYCLES = 64  # cycle numbers a header keeps: it covers 32 KiB
-_SPAN = _CYCLES * BASIC
+CYCLES = 64  # cycle numbers a header keeps: it covers 32 KiB
+SPAN = CYCLES * BASIC
 MAX_RECORD = 256 * 1024
 #: what may be in flight at once: eight buffers of the largest size
-_IN_FLIGHT = 8 * MAX_RECORD // BASIC
+IN_FLIGHT = 8 * MAX_RECORD // BASIC
 _BUFFERS = 8
 MAX_ITEM = 1 << 24  # bytes of one item that are believed
 
@@ -40,7 +40,7 @@ class Record:
     """The header of one log record."""
 
     __slots__ = ("blocks", "crc", "cycle", "data_length", "form", "header_blocks", "lsn", "operations", "position",
-                 "tail", "uuid")  # fmt: skip
+                 "size", "tail", "uuid")  # fmt: skip
 
     def __init__(self, raw: bytes, position: int, where: int) -> None:
         magic, self.cycle, version, self.data_length, self.lsn, self.tail, _, _, self.operations = _HEADER.unpack_from(
@@ -49,7 +49,7 @@ class Record:
         self.crc = int.from_bytes(raw[32:36], "little")
         self.form = int.from_bytes(raw[300:304], "big")
         self.uuid = raw[304:320]
-        size = int.from_bytes(raw[320:324], "big")
+        size = self.size = int.from_bytes(raw[320:324], "big")
         self.position = position
         if magic != RECORD_MAGIC:
             raise damaged("log record", where, "magic", hex(magic), hex(RECORD_MAGIC))
@@ -61,10 +61,10 @@ class Record:
         if self.data_length > MAX_RECORD:
             raise damaged("log record", where, "h_len", self.data_length, f"at most {MAX_RECORD}")
         self.header_blocks = 1
-        if version & 2 and size > _SPAN:
+        if version & 2 and size > SPAN:
             if size > MAX_RECORD:
                 raise damaged("log record", where, "h_size", size, f"at most {MAX_RECORD}")
-            self.header_blocks = (size + _SPAN - 1) // _SPAN
+            self.header_blocks = (size + SPAN - 1) // SPAN
         self.blocks = self.header_blocks + (self.data_length + BASIC - 1) // BASIC
         if self.lsn >> 32 != self.cycle or self.lsn & 0xFFFFFFFF != position:
             raise damaged("log record", where, "h_lsn", hex(self.lsn), hex(self.cycle << 32 | position))
@@ -129,12 +129,12 @@ class Log:
         self.head = 0
         self.tail = 0
         self.clean = True
-        self._newest: Record | None = None
+        self.newest: Record | None = None
         self._find()
 
     # ---- reading
 
-    def _read(self, position: int, count: int) -> bytes:
+    def read(self, position: int, count: int) -> bytes:
         """Basic blocks, around the end of the ring."""
         first = min(count, self.length - position)
         raw = self.node.read(self.start + position * BASIC, first * BASIC)
@@ -147,7 +147,7 @@ class Log:
         return self.start + position % self.length * BASIC
 
     def _cycle(self, position: int) -> int:
-        return _cycle_of(self.node.read(self.start + position * BASIC, 8), 0)
+        return cycle_of(self.node.read(self.start + position * BASIC, 8), 0)
 
     # ---- the ends
 
@@ -184,7 +184,7 @@ class Log:
 
     def _before_holes(self, head: int, stop: int) -> int:
         """Writes finish in any order: the head is before the first block of those in flight that was not written."""
-        scan = min(_IN_FLIGHT, self.length)
+        scan = min(IN_FLIGHT, self.length)
         if head < scan:
             begin = self.length - (scan - head)
             found = self._first_of_cycle(max(begin, head), self.length, stop - 1)
@@ -200,13 +200,13 @@ class Log:
         # the lowest byte of each block's first word tells most apart: the cycle's, or that of a header's magic
         wanted = (cycle & 0xFF, RECORD_MAGIC & 0xFF)
         for index, low in enumerate(raw[3::BASIC]):
-            if low in wanted and _cycle_of(raw, index * BASIC) == cycle:
+            if low in wanted and cycle_of(raw, index * BASIC) == cycle:
                 return begin + index
         return -1
 
     def _last_record(self, head: int) -> Record | None:
         """The record whose header is the nearest before ``head``."""
-        step = _IN_FLIGHT
+        step = IN_FLIGHT
         end, left = head or self.length, self.length
         while left > 0:
             begin = max(0, end - step, end - left)
@@ -226,7 +226,7 @@ class Log:
         """Take the newest record for the end unless it, or one of the last written before, is torn."""
         for _ in range(_BUFFERS + 1):
             self.head = head % self.length
-            self._newest = newest
+            self.newest = newest
             if newest.operations == 1 and newest.data_length >= 12:
                 flags = self._data(newest)[9]
                 if flags & UNMOUNT:
@@ -252,7 +252,7 @@ class Log:
         """Position of the first torn record of the last few; CorruptError when an older one is damaged."""
         positions = []
         torn = -1
-        for record in self._headers():
+        for record in self.headers():
             positions.append(record.position)
             if torn < 0 and not self._whole(record):
                 torn = len(positions) - 1
@@ -262,13 +262,13 @@ class Log:
             raise damaged("log record", self.where(positions[torn]), "h_crc", "not that of its bytes")
         return positions[torn]
 
-    def _headers(self) -> Iterator[Record]:
+    def headers(self) -> Iterator[Record]:
         """The records from tail to head."""
         position = self.tail
         done = 0
         distance = (self.head - self.tail) % self.length or self.length
         while done < distance:
-            record = Record(self._read(position, 1), position, self.where(position))
+            record = Record(self.read(position, 1), position, self.where(position))
             if record.uuid != self.superblock.uuid and record.uuid != self.superblock.metadata_uuid:
                 raise damaged(
                     "log record", self.where(position), "h_fs_uuid", record.uuid.hex(), self.superblock.uuid.hex()
@@ -283,14 +283,14 @@ class Log:
         """Is the checksum right? Version 4 does not insist on one."""
         if not self.superblock.v5:
             return True
-        raw = self._read(record.position, record.blocks)
+        raw = self.read(record.position, record.blocks)
         data = raw[record.header_blocks * BASIC :][: record.data_length]
-        spans = (record.data_length + _SPAN - 1) // _SPAN
+        spans = (record.data_length + SPAN - 1) // SPAN
         # the header's structure is four bytes longer on 64-bit machines
         for size in (328, 324):
             crc = crc32c(raw[36:size], crc32c(bytes(4), crc32c(raw[:32])))
             for index in range(1, spans):
-                crc = crc32c(raw[index * BASIC : index * BASIC + 4 + _CYCLES * 4], crc)
+                crc = crc32c(raw[index * BASIC : index * BASIC + 4 + CYCLES * 4], crc)
             if crc32c(data, crc) == record.crc:
                 return True
         return False
@@ -299,10 +299,10 @@ class Log:
 
     def _data(self, record: Record) -> bytes:
         """A record's data; the first four bytes of each block, which hold its cycle, are put back from the headers."""
-        raw = self._read(record.position, record.blocks)
+        raw = self.read(record.position, record.blocks)
         data = bytearray(raw[record.header_blocks * BASIC :])
         for index in range(len(data) // BASIC):
-            span, inside = divmod(index, _CYCLES)
+            span, inside = divmod(index, CYCLES)
             if span >= record.header_blocks:
                 break
             at = 44 + inside * 4 if span == 0 else span * BASIC + 4 + inside * 4
@@ -312,7 +312,7 @@ class Log:
     def transactions(self) -> Iterator[Transaction]:
         """The committed transactions, in the order of their commits."""
         open_ones: dict[int, Transaction] = {}
-        for record in self._headers():
+        for record in self.headers():
             if record.form not in (1, 2):
                 raise FeatureError(
                     f"XFS log records of format {record.form} are not known here", layer="log record",
@@ -352,7 +352,7 @@ class Log:
                     transaction.add(region, where)
 
 
-def _cycle_of(raw: bytes, at: int) -> int:
+def cycle_of(raw: bytes, at: int) -> int:
     """The cycle that wrote a basic block: its first word, or the second of a record's header."""
     value = int.from_bytes(raw[at : at + 4], "big")
     return value if value != RECORD_MAGIC else int.from_bytes(raw[at + 4 : at + 8], "big")

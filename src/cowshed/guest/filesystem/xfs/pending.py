@@ -41,6 +41,26 @@ class Pending:
         if length > 0:
             self.runs.append((offset, length, -1))
 
+    @property
+    def length(self) -> int:
+        """Bytes of all pieces."""
+        return sum(length for _, length, _ in self.runs)
+
+    def spans(self, unit: int) -> list[tuple[int, int]]:
+        """(offset, length) of what changes, in whole units, ascending and apart from each other."""
+        found: list[tuple[int, int]] = []
+        for start, length, _ in sorted(self.runs):
+            first = start // unit * unit
+            end = (start + length + unit - 1) // unit * unit
+            if found and found[-1][0] + found[-1][1] >= first:
+                before = found.pop()
+                first, end = before[0], max(end, before[0] + before[1])
+            found.append((first, end - first))
+        return found
+
+    def touches(self, offset: int, length: int) -> bool:
+        return any(start < offset + length and offset < start + count for start, count, _ in self.runs)
+
     def lay_over(self, offset: int, view: memoryview) -> None:
         """Put what waits for a range of the device into ``view``, which holds the device's bytes."""
         end = offset + len(view)

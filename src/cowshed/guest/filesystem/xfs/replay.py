@@ -13,6 +13,7 @@ from ....errors import FeatureError
 from .fork import Fork
 from .inode import CORE_V2, CORE_V3, FLAG2_BIGTIME
 from .log import refuse_unfinished
+from .stamps import DIRECTORY_MAGICS, KIND_SHIFT, PLAIN_KINDS, stamp_of
 from .store import SECTOR, damaged
 
 TYPE_CHECKING = False
@@ -33,8 +34,12 @@ EFI, EFD, IUNLINK, INODE, BUFFER, DQUOT, QUOTAOFF, ICREATE = (
     0x123F,
 )
 RUI, RUD, CUI, CUD, BUI, BUD, ATTRI, ATTRD, XMI, XMD = range(0x1240, 0x124A)
-#: only space is at stake, or quotas: nothing that reading files would see
-_SPACE = frozenset((EFI, EFD, IUNLINK, DQUOT, QUOTAOFF, RUI, RUD, CUI, CUD))
+#: what was promised -> what it is called; the number that follows stands for "done"
+PROMISES = {
+    EFI: "blocks to free", RUI: "reverse mappings to update", CUI: "counts of shared blocks to update",
+    BUI: "mappings to make", ATTRI: "attributes to change", XMI: "files to exchange",
+}  # fmt: skip
+_QUOTAS = frozenset((DQUOT, QUOTAOFF))
 LOG_INCOMPAT_XATTRS = 0x1
 # flags of a buffer's item
 INODE_BUFFER, CANCEL = 0x1, 0x2
@@ -48,14 +53,6 @@ DATA_LOCAL, DATA_EXTENTS, DATA_ROOT, DEVICE = 0x2, 0x4, 0x8, 0x10
 ATTR_LOCAL, ATTR_EXTENTS, ATTR_ROOT = 0x40, 0x80, 0x100
 _DATA_FORK = DATA_LOCAL | DATA_EXTENTS | DATA_ROOT
 _ATTR_FORK = ATTR_LOCAL | ATTR_EXTENTS | ATTR_ROOT
-
-#: magic at the start -> offsets of (sequence number, uuid) of version 5 blocks
-_STAMPED = {
-    b"BMA3": (32, 40), b"AB3B": (24, 32), b"AB3C": (24, 32), b"IAB3": (24, 32), b"FIB3": (24, 32), b"RMB3": (24, 32),
-    b"R3FC": (24, 32), b"XAGF": (208, 64), b"XAGI": (320, 296), b"XAFL": (24, 8), b"XSLM": (48, 16),
-    b"XDB3": (16, 24), b"XDD3": (16, 24), b"XDF3": (16, 24), b"XFSB": (240, 32),
-}  # fmt: skip
-_STAMPED_DA = frozenset((b"\x3d\xf1", b"\x3d\xff", b"\x3e\xbe", b"\x3b\xee"))
 
 
 class Intent:
@@ -76,18 +73,24 @@ class Intent:
 
 
 class Replay:
-    """One recovery. ``intents``: mappings to make yet, by inode, in order."""
+    """One recovery. ``intents``: mappings to make yet, by inode, in order; ``structures``: offset -> length of what
+    was replayed; ``unfinished``: what is left to the kernel, in words; ``whole`` is False when something was not
+    replayed because nobody reads it here."""
 
     def __init__(self, store: Store, log: Log) -> None:
         self.store = store
         self.log = log
         self.superblock = store.superblock
         self.intents: dict[int, list[Intent]] = {}
+        self.structures: dict[int, int] = {}
+        self.unfinished: list[str] = []
+        self.whole = True
         self._cancelled: dict[tuple[int, int], int] = {}
         #: sectors that a log may change: no real one comes near
         self._limit = min(max(_LEAST_LIMIT, 4 * log.length), _MOST_LIMIT)
         self._touched: set[int] = set()  # offsets of buffers and inodes that were applied before
-        self._pending: dict[tuple[int, int], list[bytes]] = {}  # (kind of intent, id) -> regions
+        #: (kind of intent, id) -> (regions, byte order)
+        self._pending: dict[tuple[int, int], tuple[list[bytes], str]] = {}
 
     def run(self) -> None:
         """Raises CorruptError for a log that makes no sense, FeatureError for items that are not known."""
@@ -112,15 +115,17 @@ class Replay:
         # buffers and new chunks come first: the inodes go into them
         later: list[tuple[int, list[bytes]]] = []
         cancels: list[_Buffer] = []
+        lists: list[_Buffer] = []
         order = transaction.order
         for item, regions in _items(transaction):
             if item == BUFFER:
                 buffer = _Buffer(transaction, regions, self)
                 if buffer.flags & CANCEL:
                     cancels.append(buffer)
-                elif not buffer.flags & INODE_BUFFER:
+                elif buffer.flags & INODE_BUFFER:
+                    lists.append(buffer)
+                else:
                     self._buffer(buffer, transaction.lsn)
-                # the others hold but the list of unlinked inodes, which no name leads to
             elif item == ICREATE:
                 self._create(regions[0])
             else:
@@ -128,15 +133,19 @@ class Replay:
         for item, regions in later:
             if item == INODE:
                 self._inode(regions, transaction)
-            elif item in (BUI, ATTRI, XMI):
-                self._pending[item, _ident(regions, order, 8)] = regions
-            elif item in (BUD, ATTRD, XMD):
+            elif item in PROMISES:
+                self._pending[item, _ident(regions, order, 8)] = regions, order
+            elif item - 1 in PROMISES:
                 self._pending.pop((item - 1, _ident(regions, order, 8)), None)
-            elif item not in _SPACE:
+            elif item in _QUOTAS:
+                self.whole = False
+            elif item != IUNLINK:
                 raise FeatureError(
                     f"XFS log items of type {item:#x} are not known here", layer="log item", field="type",
                     value=hex(item),
                 )  # fmt: skip
+        for buffer in lists:
+            self._unlinked(buffer)
         for buffer in cancels:
             key = (buffer.block, buffer.length)
             left = self._cancelled.get(key, 0)
@@ -148,31 +157,74 @@ class Replay:
     # ---- buffers
 
     def _buffer(self, buffer: _Buffer, lsn: int) -> None:
-        if buffer.flags & QUOTA_BUFFERS or (buffer.block, buffer.length) in self._cancelled:
+        if (buffer.block, buffer.length) in self._cancelled:
+            return
+        if buffer.flags & QUOTA_BUFFERS:
+            self.whole = False
             return
         offset = buffer.block * SECTOR
         raw = self.store.read(offset, buffer.length * SECTOR)
-        if offset not in self._touched and self.superblock.v5 and self._is_newer(raw, lsn):
+        plain = buffer.flags >> KIND_SHIFT in PLAIN_KINDS
+        if not plain and offset not in self._touched and self.superblock.v5 and self._is_newer(raw, lsn):
             return
         changed = bytearray(raw)
         for at, data in buffer.pieces():
             if at + len(data) > len(changed):
                 raise damaged("log item of a buffer", offset, "map", at + len(data), f"at most {len(changed)}")
             changed[at : at + len(data)] = data
+            if plain:
+                first, end = (offset + at) // SECTOR, (offset + at + len(data) + SECTOR - 1) // SECTOR
+                self.store.file_sectors.update(range(first, end))
         self._touched.add(offset)
+        self._lay(offset, raw, changed)
+        if not plain and self.superblock.v5:
+            self._note(offset, changed)
+
+    def _note(self, offset: int, raw: bytearray) -> None:
+        """A structure was replayed: it is to get its checksum when it is written."""
+        superblock = self.superblock
+        length = len(raw)
+        stamp = stamp_of(raw)
+        if stamp is None:
+            self.whole = False
+        elif raw[:2] == b"IN":
+            for at in range(0, length, superblock.inodesize):
+                self.structures[offset + at] = superblock.inodesize
+        else:
+            # a directory's block of several parts has one checksum and an item for each part
+            of_directory = bytes(raw[:4]) in DIRECTORY_MAGICS or bytes(raw[8:10]) in (b"\x3d\xf1", b"\x3d\xff")
+            if (of_directory and length != superblock.dirblock) or (
+                superblock.dirblklog and raw[8:10] == b"\x3e\xbe" and length != superblock.dirblock
+            ):
+                self.whole = False
+            self.structures[offset] = length
+
+    def _unlinked(self, buffer: _Buffer) -> None:
+        """Of inodes, a buffer holds but the list of those that no name leads to."""
+        if (buffer.block, buffer.length) in self._cancelled:
+            return
+        superblock = self.superblock
+        offset = buffer.block * SECTOR
+        size = superblock.inodesize
+        raw = self.store.read(offset, buffer.length * SECTOR)
+        changed = bytearray(raw)
+        for at, data in buffer.pieces():
+            for start in range(at // size * size, min(at + len(data), len(raw)), size):
+                field = start + 96
+                if at <= field and field + 4 <= at + len(data) and field + 4 <= len(raw):
+                    changed[field : field + 4] = data[field - at : field - at + 4]
+                    if changed[field : field + 4] != raw[field : field + 4]:
+                        self.structures[offset + start] = size
         self._lay(offset, raw, changed)
 
     def _is_newer(self, raw: bytes, lsn: int) -> bool:
         """Does the device's copy hold what the log would bring, or more?"""
-        places = _STAMPED.get(raw[:4])
-        if places is None and raw[8:10] in _STAMPED_DA:
-            places = (24, 32)
-        if places is None:
+        stamp = stamp_of(raw)
+        if stamp is None or stamp.lsn_at < 0 or raw[:2] == b"IN":
             return False
-        at, uuid_at = places
-        uuid = raw[uuid_at : uuid_at + 16]
+        uuid = raw[stamp.uuid_at : stamp.uuid_at + 16]
         wanted = self.superblock.uuid if raw[:4] == b"XFSB" else self.superblock.metadata_uuid
-        found = int.from_bytes(raw[at : at + 8], "big")
+        found = int.from_bytes(raw[stamp.lsn_at : stamp.lsn_at + 8], "big")
         return uuid == wanted and found not in (0, (1 << 64) - 1) and found >= lsn
 
     def _create(self, raw: bytes) -> None:
@@ -207,6 +259,7 @@ class Replay:
                 inode[160:176] = superblock.metadata_uuid
             chunk += inode
         self._lay(offset, b"", chunk)
+        self.structures.update(dict.fromkeys(range(offset, offset + len(chunk), size), size))
         self._touched.update(range(offset, offset + len(chunk), size))
 
     # ---- inodes
@@ -300,6 +353,7 @@ class Replay:
         sectors = bytearray(old)
         sectors[offset - first : offset - first + len(raw)] = raw
         self._lay(first, old, sectors)
+        self.structures[offset] = len(raw)
 
     def _lay(self, offset: int, old: bytes, new: bytearray) -> None:
         """The sectors that are others than before; a few bytes in the log can speak of many on the device."""
@@ -313,24 +367,39 @@ class Replay:
     # ---- the end
 
     def _finish(self) -> None:
-        for (item, _), regions in self._pending.items():
+        for (item, _), (regions, order) in self._pending.items():
+            if PROMISES[item] not in self.unfinished:
+                self.unfinished.append(PROMISES[item])
             if item == XMI:
                 raise refuse_unfinished("an exchange of two files' contents")
-            if item == ATTRI:
-                if self.superblock.features_log_incompat & LOG_INCOMPAT_XATTRS:
-                    raise refuse_unfinished("a change of extended attributes")
-                continue
-            raw = regions[0]
-            order = "<"
-            count = struct.unpack_from(order + "I", raw, 4)[0]
-            if len(raw) < 16 + count * 32:
-                raise damaged("log item of a mapping", self.log.start, "bui_nextents", count, (len(raw) - 16) // 32)
-            for index in range(count):
-                ino, block, start, length, flags = struct.unpack_from(order + "QQQII", raw, 16 + index * 32)
-                if flags & 0xFF not in (1, 2) or self.superblock.block_offset(block, max(1, length)) < 0:
-                    raise damaged("log item of a mapping", self.log.start, "me_flags", hex(flags), "1 or 2")
-                intent = Intent(ino, block if flags & 0xFF == 1 else None, start, length, flags)
-                self.intents.setdefault(ino, []).append(intent)
+            if item == ATTRI and self.superblock.features_log_incompat & LOG_INCOMPAT_XATTRS:
+                raise refuse_unfinished("a change of extended attributes")
+            if item == BUI:
+                self._mappings(regions[0], order)
+        if self._has_unlinked():
+            self.unfinished.append("removed files to free")
+        if not self.whole:
+            self.unfinished.append("quotas or blocks of a kind that is not known here")
+
+    def _mappings(self, raw: bytes, order: str) -> None:
+        count = struct.unpack_from(order + "I", raw, 4)[0]
+        if len(raw) < 16 + count * 32:
+            raise damaged("log item of a mapping", self.log.start, "bui_nextents", count, (len(raw) - 16) // 32)
+        for index in range(count):
+            ino, block, start, length, flags = struct.unpack_from(order + "QQQII", raw, 16 + index * 32)
+            if flags & 0xFF not in (1, 2) or self.superblock.block_offset(block, max(1, length)) < 0:
+                raise damaged("log item of a mapping", self.log.start, "me_flags", hex(flags), "1 or 2")
+            intent = Intent(ino, block if flags & 0xFF == 1 else None, start, length, flags)
+            self.intents.setdefault(ino, []).append(intent)
+
+    def _has_unlinked(self) -> bool:
+        """Is a file without a name kept until it is closed, in any group?"""
+        superblock = self.superblock
+        for group in range(superblock.agcount):
+            offset = (group * superblock.agblocks << superblock.blocklog) + 2 * superblock.sectsize
+            if self.store.read(offset + 40, 256) != b"\xff" * 256:
+                return True
+        return False
 
 
 class _Buffer:

@@ -22,13 +22,15 @@ _PAGES = 1024
 
 class Store:
     """The device's metadata. ``overlay``: sectors by number that were replayed or changed and stand in for the
-    device's; ``replayed`` of them came from the log, whose records vouch for them: they carry stale checksums."""
+    device's; ``replayed`` of them came from the log, whose records vouch for them: they carry stale checksums.
+    ``file_sectors``: those of the overlay that hold file data."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.superblock: Superblock
         self.overlay: dict[int, bytes] = {}
         self.replayed: set[int] = set()
+        self.file_sectors: set[int] = set()
         self._pages: dict[int, bytearray] = {}
         self._verified: dict[int, int] = {}  # offset -> length of structures whose checksum was found right
 
@@ -104,6 +106,24 @@ class Store:
         for number in range(offset // SECTOR, (offset + length) // SECTOR):
             self.overlay.pop(number, None)
             self._pages.pop(number * SECTOR // _PAGE, None)
+
+    def lay_file_data(self, offset: int, view: memoryview) -> None:
+        """Put the file data that was replayed into ``view``, which holds the device's bytes."""
+        end = offset + len(view)
+        first, last = offset // SECTOR, (end + SECTOR - 1) // SECTOR
+        sectors = self.file_sectors
+        for number in range(first, last) if last - first < len(sectors) else sectors:
+            piece = self.overlay.get(number)
+            if piece is not None and number in sectors and first <= number < last:
+                at = max(offset, number * SECTOR)
+                until = min(end, (number + 1) * SECTOR)
+                view[at - offset : until - offset] = piece[at - number * SECTOR : until - number * SECTOR]
+
+    def settle(self) -> None:
+        """Everything that was laid over the device has been written to it."""
+        self.overlay.clear()
+        self.replayed.clear()
+        self.file_sectors.clear()
 
     def is_replayed(self, offset: int, length: int) -> bool:
         replayed = self.replayed

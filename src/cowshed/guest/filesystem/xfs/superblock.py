@@ -251,6 +251,25 @@ class Superblock:
             return -1
         return group * self.agblocks + inside << self.blocklog
 
+    def inode_cluster(self, ino: int) -> tuple[int, int]:
+        """(offset, length) in bytes of the buffer that the kernel keeps an inode in; ValueError when the inodes are
+        not aligned and only the tree of inodes could tell."""
+        size = 8192
+        if self.v5:
+            larger = size * self.inodesize // 256
+            if self.inoalignmt >= larger >> self.blocklog:
+                size = larger
+        blocks = max(1, size >> self.blocklog)
+        block = ino >> self.inopblog
+        group, inside = block >> self.agblklog, block & (1 << self.agblklog) - 1
+        if blocks > 1:
+            if not self.versionnum & VERSION_ALIGN or self.inoalignmt < blocks:
+                raise ValueError("inodes are not aligned")
+            # chunks of inodes begin at multiples of the alignment, clusters count from there
+            chunk = inside - inside % self.inoalignmt
+            inside = chunk + (inside - chunk) // blocks * blocks
+        return group * self.agblocks + inside << self.blocklog, blocks << self.blocklog
+
     def inode_offset(self, ino: int) -> int:
         """Bytes into the device of an inode; -1 when it can't exist."""
         start = self.block_offset(ino >> self.inopblog)
