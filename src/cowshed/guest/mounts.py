@@ -11,7 +11,7 @@ import stat as _stat
 
 from ..errors import CorruptError
 from .filesystem.base import GuestError
-from .place import Found, Mount, Place, shown
+from .place import Found, Mount, Place, checked_entries, escaped, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ PATH_MAX = 4096
 NAME_MAX = 255
 #: bytes read or written in one step of something long
 STEP = 4 << 20
+#: directories in one another that a walk goes down
+MAX_DEPTH = 1 << 16
 
 
 class Mounts:
@@ -183,11 +185,10 @@ class Mounts:
     def names(self, path: bytes) -> list[bytes]:
         """The names in a directory, sorted, without . and .."""
         place = self.directory(path)
-        return sorted(name for name, _, _ in place.mount.fs.entries(place.number) if name not in (b".", b".."))
+        return sorted(name for name, _, _ in checked_entries(place) if name not in (b".", b".."))
 
     def entries(self, path: bytes) -> Iterator[tuple[bytes, int, str]]:
-        place = self.directory(path)
-        return place.mount.fs.entries(place.number)
+        return checked_entries(self.directory(path))
 
     def child(self, place: Place, name: bytes) -> Place | None:
         """What a name in a directory is, without following it."""
@@ -196,12 +197,13 @@ class Mounts:
 
     def walk(self, place: Place, *, deep_first: bool = False) -> Iterator[Found]:
         """Everything below a place and itself first, names sorted, symbolic links as themselves. A directory is
-        entered once, so that the walk ends whatever the directories say; raises CorruptError when one comes again.
+        entered once, so that the walk ends whatever the directories say; raises CorruptError when one comes again or
+        a name is impossible, GuestError ENAMETOOLONG deeper than MAX_DEPTH.
 
         ``deep_first``: a directory comes after what is in it.
         """
-        seen = {(id(place.mount), place.number)}
-        first = Found(b"", place, place.stat())
+        seen = {place.mount: {place.number}}
+        first = Found(place, place.stat(), 0)
         if not first.is_dir:
             yield first
             return
@@ -218,36 +220,32 @@ class Mounts:
                 continue
             name, ino = entry
             child = self._over(Place(above.place.mount, ino, above.place, name))
-            found = Found(above.path + b"/" + name if above.path else name, child, child.stat())
+            found = Found(child, child.stat(), above.depth + 1)
             if not found.is_dir:
                 yield found
                 continue
-            key = (id(child.mount), child.number)
-            if key in seen:
+            known = seen.setdefault(child.mount, set())
+            if child.number in known:
                 raise CorruptError(
-                    f"the directory {shown(child.path)} appears more than once in its file system",
+                    f"the directory {escaped(child.path)} appears more than once in its file system",
                     layer=child.mount.fs.kind, field="inode", value=ino,
                 )  # fmt: skip
-            seen.add(key)
+            known.add(child.number)
+            if len(stack) >= MAX_DEPTH:
+                raise GuestError(errno.ENAMETOOLONG, f"{MAX_DEPTH} directories in one another")
             if not deep_first:
                 yield found
             stack.append((found, self._listing(child)))
 
     @staticmethod
     def _listing(place: Place) -> Iterator[tuple[bytes, int]]:
-        """Names and inodes in a directory, sorted. Names that no kernel lets through are damage."""
-        rows = []
-        for name, ino, _ in place.mount.fs.entries(place.number):
-            if name in (b".", b".."):
-                continue
-            if not name or b"/" in name or b"\0" in name:
-                raise CorruptError(
-                    f"the directory {shown(place.path)} holds an impossible name",
-                    layer=place.mount.fs.kind, field="name", value=shown(name),
-                )  # fmt: skip
-            rows.append((name, ino))
-        rows.sort()
-        return iter(rows)
+        """Names and inodes in a directory, sorted."""
+        # one string a name, as there may be millions
+        rows = sorted(b"%b\0%d" % (name, ino) for name, ino, _ in checked_entries(place) if name not in (b".", b".."))
+        rows.reverse()
+        while rows:
+            name, _, number = rows.pop().partition(b"\0")
+            yield name, int(number)
 
     # ---- reading
 
@@ -262,7 +260,9 @@ class Mounts:
         return place
 
     def chunks(self, place: Place, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes of a regular file in big pieces."""
+        """The bytes of a regular file in big pieces. Raises GuestError EINVAL for what is before its beginning."""
+        if offset < 0 or (length is not None and length < 0):
+            raise GuestError(errno.EINVAL, shown(place.path))
         fs, ino = place.mount.fs, place.number
         left = fs.stat(ino).size - offset
         if length is not None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import stat as _stat
 
+from ..errors import CorruptError
 from .filesystem.base import GuestError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .filesystem.base import FileSystem, Stat
 
 
@@ -59,18 +62,48 @@ class Place:
 
 
 class Found:
-    """One thing that `Tree.walk` came by: ``path`` relative to where it began (b"" for that itself)."""
+    """One thing that `Tree.walk` came by, ``depth`` steps below where it began."""
 
-    __slots__ = ("path", "place", "stat")
+    __slots__ = ("depth", "place", "stat")
 
-    def __init__(self, path: bytes, place: Place, stat: Stat) -> None:
-        self.path = path
+    def __init__(self, place: Place, stat: Stat, depth: int) -> None:
         self.place = place
         self.stat = stat
+        self.depth = depth
+
+    @property
+    def name(self) -> bytes:
+        """Its own name, b"" for where the walk began."""
+        return self.place.name if self.depth else b""
+
+    @property
+    def path(self) -> bytes:
+        """Relative to where the walk began (b"" for that itself). Made when asked for: all those of a deep tree
+        together are long."""
+        names = []
+        at = self.place
+        for _ in range(self.depth):
+            names.append(at.name)
+            assert at.parent is not None
+            at = at.parent
+        return b"/".join(reversed(names))
 
     @property
     def is_dir(self) -> bool:
         return _stat.S_ISDIR(self.stat.mode)
+
+
+def checked_entries(place: Place) -> Iterator[tuple[bytes, int, str]]:
+    """The entries of a directory as its driver has them. Raises CorruptError for names that no kernel lets through:
+    what is put together of them would be a path that leads elsewhere."""
+    for entry in place.mount.fs.entries(place.number):
+        name = entry[0]
+        if not name or b"/" in name or b"\0" in name:
+            raise CorruptError(
+                f"the directory {escaped(place.path)} holds an impossible name",
+                layer=place.mount.fs.kind, field="name", value=escaped(name),
+            )  # fmt: skip
+        yield entry
 
 
 class Named:
@@ -93,3 +126,11 @@ class Named:
 
 def shown(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
+
+
+def escaped(path: bytes) -> str:
+    """A guest's name in a message of ours: nothing in it is left that a terminal would act on."""
+    text = path.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -10,9 +10,10 @@ import errno
 import os
 import stat as _stat
 
-from ..errors import HostError, host_error
+from ..errors import CorruptError, HostError, host_error
 from .filesystem.base import GuestError
-from .tree import STEP
+from .mounts import STEP
+from .place import escaped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from .tree import Found, Place, Tree
 
     Warn = Callable[[str], None]
-
-
-def _shown(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
 
 
 def copy_out(tree: Tree, path: bytes, target: str, warn: Warn) -> None:
@@ -42,20 +39,18 @@ def copy_out(tree: Tree, path: bytes, target: str, warn: Warn) -> None:
     stack: list[tuple[int, bytes, Found | None]] = [(folder, b"", None)]
     try:
         for found in tree.walk(place):
-            parts = found.path.split(b"/") if found.path else []
-            depth = len(parts) if found.path else 0
             # the whole of / has no name of its own: its contents go into the target
-            if not name and not depth:
+            if not name and not found.depth:
                 continue
-            level = depth + 1 if name else depth
+            level = found.depth + 1 if name else found.depth
             while len(stack) > level:
                 _leave(stack)
-            own = parts[-1] if parts else name
+            own = found.name or name
             _check_name(own)
             try:
                 _put(tree, found, own, stack, warn)
             except OSError as error:
-                raise host_error(error, os.path.join(target, _shown(own)), target) from error
+                raise host_error(error, os.path.join(target, escaped(own)), target) from error
     finally:
         while len(stack) > 1:
             _leave(stack)
@@ -65,7 +60,7 @@ def copy_out(tree: Tree, path: bytes, target: str, warn: Warn) -> None:
 def _check_name(name: bytes) -> None:
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise HostError(
-            f"a file of the guest has the name '{_shown(name)}', which is not copied out", errno=errno.EINVAL
+            f"a file of the guest has the name '{escaped(name)}', which is not copied out", errno=errno.EINVAL
         )
 
 
@@ -95,14 +90,20 @@ def _put(tree: Tree, found: Found, name: bytes, stack: list[tuple[int, bytes, Fo
         stack.append((fd, name, found))
         return
     if not (_stat.S_ISREG(mode) or _stat.S_ISLNK(mode)):
-        warn(f"{_shown(found.place.path)}: device nodes, FIFOs and sockets are not copied out")
+        warn(f"{escaped(found.place.path)}: device nodes, FIFOs and sockets are not copied out")
         return
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         pass
     if _stat.S_ISLNK(mode):
-        os.symlink(found.place.mount.fs.readlink(found.place.number), name, dir_fd=folder)
+        target = found.place.mount.fs.readlink(found.place.number)
+        if not target or b"\0" in target:
+            raise CorruptError(
+                f"{escaped(found.place.path)}: a symbolic link that leads nowhere", layer=found.place.mount.fs.kind,
+                field="target", value=escaped(target),
+            )  # fmt: skip
+        os.symlink(target, name, dir_fd=folder)
         try:
             os.utime(name, ns=(found.stat.atime, found.stat.mtime), dir_fd=folder, follow_symlinks=False)
         except (OSError, OverflowError):
@@ -121,20 +122,51 @@ def _put(tree: Tree, found: Found, name: bytes, stack: list[tuple[int, bytes, Fo
 
 
 def pour(tree: Tree, place: Place, fd: int, offset: int = 0, length: int | None = None) -> int:
-    """Write a guest's file to a descriptor, leaving holes where it can have some; returns the bytes."""
-    total = 0
-    sparse = _stat.S_ISREG(os.fstat(fd).st_mode) and not length and not offset
-    for piece in tree.chunks(place, offset, length):
-        total += len(piece)
-        if sparse and not piece.count(0) < len(piece):
-            os.lseek(fd, len(piece), os.SEEK_CUR)
-            continue
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(fd, view) :]
-    if sparse:
-        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
-    return total
+    """Write a guest's file to a descriptor, leaving holes where it can have some; returns the bytes. Raises
+    HostError."""
+    try:
+        sparse = _stat.S_ISREG(os.fstat(fd).st_mode) and not length and not offset
+        if sparse:
+            return _pour_sparse(tree, place, fd)
+        total = 0
+        for piece in tree.chunks(place, offset, length):
+            total += len(piece)
+            _write(fd, piece)
+        return total
+    except OSError as error:
+        raise host_error(error, escaped(place.path)) from error
+
+
+def _write(fd: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _pour_sparse(tree: Tree, place: Place, fd: int) -> int:
+    """A file may say that it is larger than all disks and have no bytes: what it has none for is not read."""
+    fs, ino = place.mount.fs, place.number
+    start = os.lseek(fd, 0, os.SEEK_CUR)
+    size = fs.stat(ino).size
+    # refused by the host before, not after, hours of copying
+    os.ftruncate(fd, start + size)
+    done = 0
+    for at, count, where in fs.extents(ino, 0, size) if size > STEP else ():
+        if where is None and count > STEP and at >= done:
+            for piece in tree.chunks(place, done, at - done + 1):
+                _put_piece(fd, piece)
+            done = at + count
+            os.lseek(fd, start + done, os.SEEK_SET)
+    for piece in tree.chunks(place, done):
+        _put_piece(fd, piece)
+    return size
+
+
+def _put_piece(fd: int, piece: bytes) -> None:
+    if piece.count(0) < len(piece):
+        _write(fd, piece)
+    else:
+        os.lseek(fd, len(piece), os.SEEK_CUR)
 
 
 def pieces_of(fd: int) -> Iterator[bytes]:
@@ -151,7 +183,7 @@ def copy_in(tree: Tree, source: str, directory: bytes, warn: Warn) -> None:
     times. Raises GuestError, HostError."""
     place = tree.resolve(directory)
     if not _stat.S_ISDIR(place.stat().mode):
-        raise GuestError(errno.ENOTDIR, _shown(directory))
+        raise GuestError(errno.ENOTDIR, escaped(directory))
     base = directory.rstrip(b"/")
     name = os.fsencode(os.path.basename(os.path.normpath(source)))
     if name in (b"", b".", b".."):
@@ -168,13 +200,13 @@ def copy_in(tree: Tree, source: str, directory: bytes, warn: Warn) -> None:
                 if target.ino is None:
                     tree.mkdir(there, facts.st_mode & 0o7777)
                 elif not _stat.S_ISDIR(target.stat().mode):
-                    raise GuestError(errno.EEXIST, _shown(there))
+                    raise GuestError(errno.EEXIST, escaped(there))
                 folders.append((there, facts))
                 todo += [(os.path.join(here, each), there + b"/" + each) for each in sorted(os.listdir(here))[::-1]]
                 continue
             _take_one(tree, here, there, facts, hard, warn)
         except OSError as error:
-            raise host_error(error, _shown(here), _shown(here)) from error
+            raise host_error(error, escaped(here), escaped(here)) from error
     for there, facts in reversed(folders):
         _dress(tree, there, facts)
 
@@ -204,7 +236,7 @@ def _take_one(
         finally:
             os.close(fd)
     elif _stat.S_ISSOCK(mode):
-        warn(f"{_shown(here)}: sockets are not copied in")
+        warn(f"{escaped(here)}: sockets are not copied in")
         return
     else:
         tree.make(there, mode, rdev=facts.st_rdev)

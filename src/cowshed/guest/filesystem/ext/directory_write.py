@@ -17,6 +17,8 @@ from .superblock import DIR_INDEX, LARGE_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from .inode import Inode
     from .write import Writer
 
@@ -322,17 +324,24 @@ class DirectoryWriter:
 
     # ---- taking away, leading elsewhere
 
+    def _blocks(self, inode: Inode) -> Iterator[int]:
+        """The blocks that a directory has, of however many its size speaks."""
+        for at, count, place in self.fs.extents(inode.number, 0, inode.size):
+            if place is not None:
+                yield from range(at // self.size, (at + count) // self.size)
+
     def _find(self, inode: Inode, name: bytes) -> tuple[int, bytearray, int, int]:
         """(block in the directory, its bytes, offset of the entry before in it or -1, offset of the entry)."""
         where = f"directory {inode.number}"
         volume = self.fs.volume
         indexed = self.directories.indexed(inode)
+        candidates: Iterable[int]
         if indexed and name not in (b".", b".."):
-            candidates = list(self.directories.leaves(inode, name))
+            candidates = self.directories.leaves(inode, name)
         elif name in (b".", b".."):
-            candidates = [0]
+            candidates = (0,)
         else:
-            candidates = list(range(inode.size // self.size))
+            candidates = self._blocks(inode)
         for logical in candidates:
             place = self.fs.place(inode, logical)
             if place is None:
