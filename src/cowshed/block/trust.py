@@ -15,7 +15,6 @@ import os
 import stat
 
 from ..errors import TrustError, UsageError
-from .filename import is_device, local_path, protocol_prefix
 
 POLICIES = ("all", "local", "none")
 
@@ -46,6 +45,8 @@ def check_reference(policy: str, name: str, what: str, owner: str, *, literal: b
         return
     if policy == "none":
         raise _refusal("names a file outside of it", name, what, owner)
+    from .filename import is_device, local_path, protocol_prefix
+
     prefix = None if literal else protocol_prefix(name)
     if prefix is not None and prefix != "file":
         kind = "a description of its own" if prefix == "json" else f"a '{printable(prefix, 32)}' address"

@@ -5,9 +5,14 @@ Everything is loaded when it is needed: this module, and what it imports, is wha
 
 from __future__ import annotations
 
-import os
-import sys
-from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
+import gc
+
+# Loading modules makes many objects and no garbage: looking for some again and again is a tenth of a short command.
+gc.set_threshold(50_000, 20, 20)
+
+import os  # noqa: E402
+import sys  # noqa: E402
+from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]  # noqa: E402
 
 # Until something runs that must be put in order, Ctrl-C simply ends the process: no traceback out of an import.
 _INTERRUPTIBLE = getsignal(SIGINT) is default_int_handler

@@ -55,17 +55,18 @@ class Markup:
         self._line(f"<{name}{_attributes(attributes)}/>")
 
     def leaf(self, name: str, text: str) -> None:
-        self._line(f"<{name}>{_text(text)}</{name}>")
+        self._line(f"<{name}>{escape(text)}</{name}>")
 
     def _line(self, text: str) -> None:
         self.lines.append("  " * len(self._open) + text)
 
 
 def _attributes(attributes: dict[str, str | None]) -> str:
-    return "".join(f" {name}='{_text(value)}'" for name, value in attributes.items() if value is not None)
+    return "".join(f" {name}='{escape(value)}'" for name, value in attributes.items() if value is not None)
 
 
-def _text(text: str) -> str:
-    from .shell import escape
-
-    return escape(text)
+def escape(text: str) -> str:
+    """For XML, in an attribute or between tags."""
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&apos;"), ('"', "&quot;")):
+        text = text.replace(char, entity)
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from ...errors import CowshedError
 from .parse import Call, Failed
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from ...pool.host import Host
     from ...pool.pool import Pool
     from ...pool.volume import Volume
+    from ...progress import Progress
     from ..output import Output
     from ..progress import Reporter
 
@@ -171,11 +173,13 @@ class Session:
         except MissingVolumeError:
             return self.host.volume_by_path(name)
 
-    def working(self, name: str) -> Reporter:
+    def working(self, name: str) -> Reporter | Unseen:
         """A context manager around long work: a person at a terminal sees how far it is."""
+        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
+            return Unseen(name)
         from ..progress import Reporter
 
-        return Reporter(self.out, False, quiet=self.quiet, name=name, silent=True)
+        return Reporter(self.out, False, name=name, silent=True)
 
     # ---- running commands
 
@@ -214,6 +218,23 @@ class Session:
         name = f"{__package__}.{call.command.module}"
         function = call.command.name.replace("-", "_")
         getattr(__import__(name, fromlist=(function,)), function)(self, call)
+
+
+class Unseen:
+    """A context manager around work that nobody watches (the reporter's module takes a moment to load)."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> Progress:
+        from ...progress import Progress
+
+        return Progress(self.name)
+
+    def __exit__(self, *rest: object) -> None:
+        pass
 
 
 def checked_uuid(text: str, function: str) -> str:

@@ -29,6 +29,8 @@ def echo(session: Session, call: Call) -> None:
         pieces = (commas(word) if word else []) if call.flag("split") else [word]
         for piece in pieces:
             if call.flag("xml"):
+                from .documents import escape
+
                 piece = escape(piece)
             if call.flag("shell"):
                 piece = _quoted(piece)
@@ -54,13 +56,6 @@ def commas(text: str) -> list[str]:
             pieces.append("")
         at += 1
     return pieces
-
-
-def escape(text: str) -> str:
-    """For XML, in an attribute or between tags."""
-    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&apos;"), ('"', "&quot;")):
-        text = text.replace(char, entity)
-    return text
 
 
 def _quoted(text: str) -> str:

@@ -391,21 +391,24 @@ def _own(fd: int, path: str, wanted: Permissions) -> None:
 
 def check_name(name: str) -> None:
     """Raises StateError for a name that no new volume can have."""
-    from ...block.trust import printable
-
-    shown = printable(name)
     if not name:
         raise StateError("volume name cannot be empty")
     if "/" in name:
-        raise StateError(f"volume name '{shown}' cannot contain '/'", field="name", value=name)
+        raise _bad_name(name, "cannot contain '/'")
     if not _FORBIDDEN.isdisjoint(name):
-        raise StateError(f"volume name '{shown}' cannot contain control characters", field="name", value=name)
+        raise _bad_name(name, "cannot contain control characters")
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raise StateError(f"volume name '{shown}' is not valid UTF-8", field="name", value=name) from None
+        raise _bad_name(name, "is not valid UTF-8") from None
     if is_part(name):
-        raise StateError(f"volume name '{shown}' is reserved for volumes that are being made", field="name")
+        raise _bad_name(name, "is reserved for volumes that are being made")
+
+
+def _bad_name(name: str, why: str) -> StateError:
+    from ...block.trust import printable
+
+    return StateError(f"volume name '{printable(name)}' {why}", field="name", value=name)
 
 
 def _remove_ploop(path: str) -> None:

@@ -209,7 +209,9 @@ def _make_raw(
             _set_length(fd, allocation, path or "")
         _allocate(fd, allocation, path or "", QUIET if origin is not None else progress, filled=shared)
     if origin is not None and not shared:
-        _fill(origin, part, "raw", progress)
+        from .filling import fill
+
+        fill(origin, part, fd, "raw", progress)
 
 
 def _set_length(fd: int, length: int, path: str) -> None:
@@ -312,7 +314,9 @@ def _make_image(
     if os.fstat(fd).st_ino != os.stat(part, follow_symlinks=False).st_ino:
         raise StateError(f"volume '{volume.name}' was replaced while it was being made", path=part)
     if origin is not None:
-        _fill(origin, part, fmt, progress)
+        from .filling import fill
+
+        fill(origin, part, fd, fmt, progress)
 
 
 def _whole_sectors(size: int) -> int:
@@ -328,18 +332,6 @@ def _check_backing(name: str, path: str) -> None:
             raise PermissionError(errno.EACCES, "")
     except (OSError, ValueError) as error:
         raise HostCallError(f"inaccessible backing store volume {name}", number(error), path=full) from error
-
-
-def _fill(origin: VolumeDef, part: str, fmt: str, progress: Progress) -> None:
-    """Copy the disk of ``origin`` into the image ``part``, which is at least as large and reads as zeroes."""
-    from ...ops.convert import convert
-
-    source = origin.target.format or "raw"
-    convert(
-        origin.target.path or "", part, fmt,
-        source_fmt="raw" if source in PLAIN else source, create=False, target_is_zero=True,
-        cache="writeback", progress=progress, labels=[origin.target.path or "", part],
-    )  # fmt: skip
 
 
 # -- finishing ---------------------------------------------------------------------------------------------------------

@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import struct
 
-from ...block.format.qcow2 import header as qcow2
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +140,8 @@ def _qcow(head: bytes, fd: int) -> Facts | None:
         return facts
     if version not in (2, 3):
         return None
+    from ...block.format.qcow2 import header as qcow2
+
     facts = Facts("qcow2")
     if len(head) < qcow2.V2.size:
         return facts
@@ -167,6 +167,8 @@ def _qcow(head: bytes, fd: int) -> Facts | None:
 
 def _backing_format(head: bytes, at: int) -> str | None:
     """The header extension that names the backing file's format (interop/qcow2, "Header extensions")."""
+    from ...block.format.qcow2 import header as qcow2
+
     while at + 8 <= len(head):
         kind, length = struct.unpack_from(">II", head, at)
         at += 8

@@ -10,12 +10,12 @@ from .header import header
 from .kinds import KINDS
 from .reader import string
 from .sources import SOURCE, read_source, write_source
-from .writer import Writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .common import Known
     from .definition import Extra
+    from .writer import Writer
 
 # what libvirt knows of extensions: type -> (prefix that it writes, namespace)
 _EXTENSIONS = {
@@ -183,6 +183,8 @@ def _renamed(element: Element, old: str, new: str) -> Element:
 
 def format_pool(definition: PoolDef, inactive: bool = False) -> str:
     """The document. ``inactive``: as it is kept, the figures 0 and without free extents."""
+    from .writer import Writer
+
     writer = Writer(definition.extra)
     write_pool(writer, definition, inactive)
     return writer.text()
@@ -222,6 +224,8 @@ def format_pool_file(definition: PoolDef) -> str:
 
 def format_pool_state(definition: PoolDef) -> str:
     """As an active pool is kept: libvirt's warning, then ``<poolstate>`` around the inactive form."""
+    from .writer import Writer
+
     writer = Writer(definition.extra, depth=1)
     write_pool(writer, definition, inactive=True)
     return f"{header('pool-edit', definition.name, definition.uuid)}<poolstate>\n{writer.text()}</poolstate>\n"

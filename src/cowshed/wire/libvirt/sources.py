@@ -8,13 +8,13 @@ from .common import choice, number, sanitize, unknown_format
 from .definition import Device, Element, PoolSource
 from .kinds import KINDS
 from .reader import string
-from .writer import Writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .common import Known
+    from .writer import Writer
 
 _NAME: Known = (("name",), {})
 SOURCE: Known = (
@@ -153,6 +153,8 @@ def parse_source(text: str | bytes, pool_type: str) -> PoolSource:
 
 def format_sources(sources: Iterable[PoolSource], pool_type: str) -> str:
     """``<sources>`` with all of them."""
+    from .writer import Writer
+
     writer = Writer()
     writer.open("sources")
     for source in sources:

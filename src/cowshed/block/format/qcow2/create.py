@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from array import array
+import struct
 
-from ....errors import CowshedError, FormatError, LockError, NoSpaceError, OptionError, UnsupportedError, strerror
-from ....progress import QUIET
+from ....errors import CowshedError, FormatError, LockError, OptionError, UnsupportedError, strerror
 from ...filename import local_path
 from ...registry import find
 from . import header as hd
-from .refcounts import encode_block
-from .write import Qcow2Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,15 +192,21 @@ def create(filename: str, values: dict[str, Any], context: Any) -> None:
     try:
         if layout.data_file is not None:
             data_file = context.create_data_file(layout.data_file, filename)
-        image = format_image(file, layout, data_file)
-        try:
-            grow_fresh(image, layout, context.progress)
-        except BaseException:
-            image.read_only = True  # nothing of it is worth writing any more
-            raise
-        finally:
-            image.close()
+        header = write_empty(file, layout)
+        if layout.preallocation != "off":
+            _preallocate(file, header, layout, data_file, context.progress)
+        else:
+            if data_file is not None:
+                if data_file.size < layout.size:
+                    data_file.resize(layout.size)
+                data_file.flush()
+            file.flush()
+        if data_file is not None:
+            data_file.close()
+        file.close()
     except Exception:
+        if data_file is not None:
+            data_file.close()
         file.close()
         context.discard_file(filename)
         raise
@@ -218,8 +221,9 @@ def _one_file(name: str, other: str) -> bool:
         return os.path.realpath(name) == os.path.realpath(other)
 
 
-def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Qcow2Node:
-    """Write an empty image into ``file`` and return it open for writing (not flushed)."""
+def write_empty(file: Node, layout: Layout) -> hd.Header:
+    """Write an image without any data into ``file`` (not flushed); its header. Driver and tables' cache are not needed
+    for it, and most images are made so: nothing of theirs is loaded."""
     h = layout.header()
     cluster_size = 1 << layout.cluster_bits
     l1_size = hd.l1_entries_for(layout.size, layout.cluster_bits, layout.extended)
@@ -240,25 +244,28 @@ def format_image(file: Node, layout: Layout, data_file: Node | None = None) -> Q
     first_block = 1 + table_clusters
     h.l1_table_offset = (first_block + blocks) << layout.cluster_bits
     h.l1_size = l1_size
-    table = array("Q", [(first_block + number) << layout.cluster_bits for number in range(blocks)])
-    image = Qcow2Node(file, h, read_only=False)
-    if data_file is not None:
-        image.children["data-file"] = data_file
+    places = range(first_block << layout.cluster_bits, h.l1_table_offset, cluster_size)
     # header, table and blocks are written as whole clusters: space that is sure to be used is taken now
     _put(file, 0, bytes(cluster_size), "Could not write qcow2 header")
     _put(file, cluster_size, bytes((table_clusters + blocks) << layout.cluster_bits), "Could not write refcount table")
-    image.write_table(cluster_size, table)
-    bits = 1 << layout.refcount_order
-    for number in range(blocks):
+    file.write(cluster_size, struct.pack(f">{blocks}Q", *places))
+    for number, place in enumerate(places):
         used = max(0, min(per_block, total - number * per_block))
-        counts = bytes([1]) * used + bytes(per_block - used)
-        values = array("B", counts) if bits <= 8 else array({16: "H", 32: "I", 64: "Q"}[bits], list(counts))
-        file.write((first_block + number) << layout.cluster_bits, encode_block(values, bits))
+        file.write(place, _ones(used, layout.refcount_order).ljust(cluster_size, b"\0"))
     # the file reaches to the end of the L1 table's last entry
     _put(file, h.l1_table_offset, bytes(l1_size * 8), "Could not resize image: Failed to grow the L1 table")
     file.write(0, h.encode().ljust(cluster_size, b"\0"))
-    image.l1 = array("Q", bytes(l1_size * 8))
-    return image
+    return h
+
+
+def _ones(count: int, order: int) -> bytes:
+    """``count`` reference counts of one, each of 2^``order`` bits, as a refcount block has them (see encode_block)."""
+    if order >= 3:
+        return (1).to_bytes(1 << order - 3, "big") * count
+    bits, per = 1 << order, 8 >> order
+    whole, rest = divmod(count, per)
+    full = sum(1 << bits * index for index in range(per))
+    return bytes([full]) * whole + (bytes([full & (1 << bits * rest) - 1]) if rest else b"")
 
 
 def _put(file: Node, offset: int, data: bytes, failed: str) -> None:
@@ -268,111 +275,23 @@ def _put(file: Node, offset: int, data: bytes, failed: str) -> None:
         raise type(error)(f"{failed}: {error}", path=error.path, offset=error.offset, errno=error.errno) from error
 
 
-def grow_fresh(image: Qcow2Node, layout: Layout, progress: Progress = QUIET) -> None:
-    """Apply the preallocation of a fresh image, and give the external data file its length."""
-    data_file = image.children.get("data-file")
-    if layout.preallocation == "off":
-        if data_file is not None and data_file.size < layout.size:
-            data_file.resize(layout.size)
-        return
+def _preallocate(file: Node, h: hd.Header, layout: Layout, data_file: Node | None, progress: Progress) -> None:
+    """Apply the preallocation of an image that has no data yet, through the driver, and close it."""
+    from array import array
+
+    from .preallocate import preallocate
+    from .write import Qcow2Node
+
+    image = Qcow2Node(file, h, read_only=False)
+    if data_file is not None:
+        image.children["data-file"] = data_file
+    image.l1 = array("Q", bytes(h.l1_size * 8))
     try:
         preallocate(image, 0, layout.size, layout.preallocation, progress)
-    except CowshedError as error:
-        raise type(error)(f"Could not resize image: {error}", errno=error.errno) from error
-
-
-def preallocate(image: Qcow2Node, start: int, end: int, mode: str, progress: Progress = QUIET) -> None:
-    """Give every cluster of guest bytes [start, end) a host cluster; ``mode``: metadata, falloc or full.
-
-    ``progress`` (see Node.resize) advances.
-
-    With a backing file the new subclusters stay unallocated; what a cluster shows already, it shows afterwards.
-    """
-    from .l2 import COPIED
-
-    data = image.data
-    shift = image.cluster_bits
-    with image.lock:
-        highest = data.size
-        position = _whole_cluster(image, start, end)
-        while position < end:
-            index = position // image.l2_span
-            upto = min(end, (index + 1) * image.l2_span)
-            try:
-                table = image.l2_for_write(index)
-            except NoSpaceError as error:
-                raise type(error)(f"Allocating clusters failed: {error}", errno=error.errno) from error
-            image.touch(table)
-            slot = (position - index * image.l2_span) >> shift
-            stop = (upto - index * image.l2_span + image.cluster_size - 1) >> shift
-            while slot < stop:
-                word = slot * image.entry_words
-                if table.entries[word]:
-                    slot += 1
-                    continue
-                free = slot
-                while free < stop and not table.entries[free * image.entry_words]:
-                    free += 1
-                if image.has_data_file:
-                    host, got = index * image.l2_span + (slot << shift), free - slot
-                    image.check_data_offset(host + (got << shift))
-                else:
-                    try:
-                        cluster, got = image.refcounts.allocate(free - slot)
-                    except NoSpaceError as error:
-                        raise type(error)(f"Allocating clusters failed: {error}", errno=error.errno) from error
-                    host = cluster << shift
-                if host < data.size and not image.data_file_raw and (mode != "metadata" or not image.extended):
-                    # space that had another use before: its old bytes must not show
-                    data.write_zeroes(host, min(got << shift, data.size - host), mode == "metadata")
-                entries = array("Q", range(host | COPIED, (host | COPIED) + (got << shift), 1 << shift))
-                if image.extended:
-                    # space is reserved, but nothing is allocated yet, unless the data file must show through;
-                    # zero subclusters stay zero
-                    for number in range(got):
-                        table.entries[2 * (slot + number)] = entries[number]
-                        if image.data_file_raw:
-                            table.entries[2 * (slot + number) + 1] = 0xFFFFFFFF
-                else:
-                    table.entries[slot : slot + got] = entries
-                highest = max(highest, host + (got << shift))
-                slot += got
-            if mode != "metadata" and not image.has_data_file:
-                _reserve(data, highest, mode, progress)  # before the next table goes behind it
-            if image.l2_dirty << shift > 32 << 20:
-                _reserve(data, highest, mode, progress)
-                image.commit()
-            if mode != "full" or not image.has_data_file:  # whose bytes count when they are written, at the end
-                progress.at(upto - start)
-            position = upto
-        _reserve(data, end if image.has_data_file else highest, mode, progress)
-        image.commit()
-
-
-def _reserve(data: Node, end: int, mode: str, progress: Progress) -> None:
-    """Make a file at least ``end`` bytes long, with space as ``mode`` says."""
-    taken = mode != "metadata" and not getattr(data, "resizable", True)  # devices refuse, whatever is asked of them
-    if end <= data.size and not taken:
-        return
-    try:
-        data.resize(end, "off" if mode == "metadata" else mode, progress)
-    except CowshedError as error:
-        if mode == "metadata":
-            raise
-        raise type(error)(f"Failed to resize underlying file: {error}", errno=error.errno) from error
-
-
-def _whole_cluster(image: Qcow2Node, start: int, end: int) -> int:
-    """Where whole clusters begin at or after ``start``; the one around ``start`` is filled up if it has no place yet.
-
-    It shows bytes of the disk in front of ``start``, perhaps a backing file's: they are copied up as for any write.
-    """
-    rest = start & (image.cluster_size - 1)
-    if not rest or image.extended:
-        return start - rest
-    stop = start - rest + image.cluster_size
-    index, slot = divmod(start >> image.cluster_bits, image.l2_entries)
-    table = image.l2_table(index)
-    if table is None or not table.entries[slot]:
-        image.write(start, bytes(min(stop, end) - start))
-    return stop
+    except BaseException as error:
+        image.read_only = True  # nothing of it is worth writing any more
+        if isinstance(error, CowshedError):
+            raise type(error)(f"Could not resize image: {error}", errno=error.errno) from error
+        raise
+    finally:
+        image.close()

@@ -12,8 +12,8 @@ from ....progress import QUIET
 from ...node import DATA, HOLE, ZERO, space_reused
 from . import header as hd
 from .bitmap_store import refuse_inconsistent, resize_bitmaps
-from .create import preallocate
 from .l2 import L1_OFFSET_MASK, runs
+from .preallocate import preallocate
 from .rebuild import Rebuild
 
 TYPE_CHECKING = False
