@@ -48,6 +48,17 @@ from __future__ import annotations
 import errno as _errno
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: control characters, which a terminal may take for orders, as escapes
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
+def _quiet(text: str) -> str:
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
 
 class CowshedError(Exception):
     """Base of every error that cowshed raises on purpose.
@@ -104,7 +115,7 @@ class CowshedError(Exception):
             text += f": {self.value}"
         if self.limit is not None:
             text += f" (allowed: {self.limit})"
-        return text
+        return _quiet(text)
 
 
 class UsageError(CowshedError):
@@ -144,7 +155,13 @@ class UnsupportedError(CowshedError):
 
 
 class FormatError(CowshedError):
+    """Its words may quote names that stand on the disk: control characters in them are written as escapes, so that a
+    terminal does nothing of what a hostile disk wants."""
+
     errno = _errno.EINVAL
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(_quiet(message), **facts)
 
 
 class ForeignError(FormatError):
