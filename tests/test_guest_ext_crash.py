@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import judges
-from cowshed.block.filter.record import FLUSH, Log
+from cowshed.block.filter.record import FLUSH, WRITE, Log
 from crash import workspace
-from crash_states import Disk, states
-from test_guest_ext import Tree, image, opened, our_tree
+from crash_states import Disk, State, states
+from test_guest_ext import Tree, clean, image, opened, our_tree
 
 NOW = 1_900_000_000 * 10**9
 
@@ -51,8 +53,39 @@ def _tree(path: Path) -> Tree:
         return our_tree(fs)
 
 
+def _states(folder: Path, before: bytes, log: Log, budget: int) -> Iterator[tuple[State, Path]]:
+    """The distinct contents of the disk that a cut may leave, each as a file that may be changed."""
+    seen = set()
+    disk = Disk(folder / "state.img", before)
+    copy = folder / "copy.img"
+    durable = 0
+    for state in states(log.events, budget, 7):
+        while durable < state.durable:
+            event = log.events[durable]
+            if event.kind != FLUSH:
+                disk.apply(event, log, None)
+            durable += 1
+        disk.begin()
+        for number in sorted(state.part):
+            disk.apply(log.events[number], log, state.part[number])
+        content = (folder / "state.img").read_bytes()
+        digest = hashlib.sha256(content).digest()
+        if digest not in seen:
+            seen.add(digest)
+            copy.write_bytes(content)
+            yield state, copy
+        disk.rollback()
+
+
+def _fsck(path: Path, how: str, state: object) -> None:
+    done = subprocess.run([judges.need("e2fsck"), how, path], capture_output=True, text=True)
+    assert done.returncode in (0, 1), (state, done.stdout, done.stderr)
+    judges.run("e2fsck", "-fn", path)
+
+
 @pytest.mark.parametrize("options", [("-t", "ext4"), ("-t", "ext3"), ("-t", "ext4", "-O", "^64bit,inline_data")])
 def test_old_or_new_with_a_journal(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Sectors of one write in any mix, the superblock's two too."""
     folder = workspace()
     try:
         path = image(folder / "disk.img", 10 << 20, "-b", "1024", *options)
@@ -64,39 +97,78 @@ def test_old_or_new_with_a_journal(options: tuple[str, ...], tmp_path: Path) -> 
         new = _tree(path)
         assert old != new
         judged = 0
-        seen = set()
-        disk = Disk(folder / "state.img", before)
-        durable = 0
-        for state in states(log.events, 120, 7):
-            while durable < state.durable:
-                event = log.events[durable]
-                if event.kind != FLUSH:
-                    disk.apply(event, log, None)
-                durable += 1
-            disk.begin()
-            torn_super = False
-            for number in sorted(state.part):
-                event = log.events[number]
-                part = state.part[number]
-                # a superblock is 1024 bytes: the kernel, too, relies on both of its sectors being written
-                if part is not None and event.offset <= 1024 < event.offset + event.length:
-                    torn_super = True
-                disk.apply(event, log, part)
-            if not torn_super:
-                content = (folder / "state.img").read_bytes()
-                if content not in seen:
-                    seen.add(content)
-                    judged += 1
-                    copy = folder / "copy.img"
-                    copy.write_bytes(content)
-                    # the journal is replayed in memory
-                    assert _tree(copy) in (old, new), state
-                    done = subprocess.run([judges.need("e2fsck"), "-p", copy], capture_output=True, text=True)
-                    assert done.returncode in (0, 1), (state, done.stdout)
-                    judges.run("e2fsck", "-fn", copy)
-                    assert _tree(copy) in (old, new), state
-            disk.rollback()
+        for state, copy in _states(folder, before, log, 120):
+            judged += 1
+            # the journal is replayed in memory
+            assert _tree(copy) in (old, new), state
+            _fsck(copy, "-p", state)
+            assert _tree(copy) in (old, new), state
         assert judged > 15
+    finally:
+        shutil.rmtree(folder)
+
+
+def _names(tree: Tree) -> dict[bytes, object]:
+    """What of a tree a change must leave whole: kinds and bytes, by path."""
+    return {path: (facts[1] & 0o170000, facts[11]) for path, facts in tree.items()}
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        (("-t", "ext4", "-J", "size=1"), "-p"),
+        (("-t", "ext4", "-O", "^has_journal"), "-fy"),
+        (("-t", "ext2"), "-fy"),
+    ],
+    ids=["more than the journal takes", "ext4 without a journal", "ext2"],
+)
+def test_many_files_at_once(options: tuple[str, ...], how: str, tmp_path: Path) -> None:
+    """Whatever part of a change is there: old files are as they were or gone, new ones are whole or not there."""
+    folder = workspace()
+    try:
+        path = image(folder / "disk.img", 24 << 20, "-b", "1024", "-N", "2500", "-I", "1024", *options)
+        with opened(path, writable=True) as fs:
+            for number in range(2100):
+                if number % 150 == 0:
+                    into = fs.create(2, b"old-%d" % number, 0o40755, 0, 0, NOW)
+                ino = fs.create(into, b"file-%d-%s" % (number, b"n" * 60), 0o100644, 0, 0, NOW)
+                fs.set_xattr(ino, b"user.a", b"a" * 60, NOW)
+                if number % 50 == 0:
+                    fs.write(ino, 0, b"old %d" % number * 300, NOW)
+            fs.sync()
+        before = path.read_bytes()
+        old = _names(_tree(path))
+        log = Log(1 << 30)
+        with opened(path, writable=True, log=log) as fs:
+            for number in range(2100):
+                if number % 150 == 0:
+                    into = fs.lookup(2, b"old-%d" % number) or 0
+                    fresh = fs.create(2, b"new-%d" % number, 0o40755, 0, 0, NOW)
+                if number % 3:
+                    fs.unlink(into, b"file-%d-%s" % (number, b"n" * 60), NOW)
+                elif number % 50 == 0:
+                    fs.write(fs.create(fresh, b"new-%d" % number, 0o100644, 0, 0, NOW), 0, b"new" * 1000, NOW)
+            fs.sync()
+        new = _names(_tree(path))
+        clean(path)
+        if how == "-p":
+            # more blocks than the journal has are in the transaction, and the journal is as short as before
+            assert any(event.kind == WRITE and event.length > 1000 << 10 for event in log.events)
+            with opened(path) as fs:
+                assert fs.inodes[8].size == 1 << 20
+        kept = old.keys() & new.keys()
+        judged = 0
+        for state, copy in _states(folder, before, log, 24):
+            judged += 1
+            if how == "-p":
+                assert _names(_tree(copy)) in (old, new), state
+            _fsck(copy, how, state)
+            found = _names(_tree(copy))
+            assert kept <= found.keys(), state
+            for name, facts in found.items():
+                if not name.startswith(b"/lost+found"):
+                    assert facts in (old.get(name), new.get(name)), (state, name)
+        assert judged > 8
     finally:
         shutil.rmtree(folder)
 

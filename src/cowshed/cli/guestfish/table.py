@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: the modules below verbs/, those that short scripts need first
 MODULES = (
     "disk", "read", "write", "local", "facts", "text", "copy", "archive", "partition", "volume", "filesystem",
-    "device", "inspection", "settings", "kernel",
+    "device", "inspection", "settings", "ext", "rights", "initrd", "journal", "kernel",
 )  # fmt: skip
 
 

@@ -51,6 +51,8 @@ class Allocator:
         self.changed_groups: set[int] = set()
         self.free_blocks = 0
         self.free_inodes = 0
+        #: blocks of inode tables that were beyond what is in use (bg_itable_unused), until the last sync
+        self.unborn: set[int] = set()
 
     def forget(self) -> None:
         """Nothing of it happened."""
@@ -72,6 +74,7 @@ class Allocator:
         self.changed_blocks.clear()
         self.changed_inodes.clear()
         self.changed_groups.clear()
+        self.unborn.clear()
         self.free_blocks = self.free_inodes = 0
 
     # ---- bitmaps
@@ -190,6 +193,10 @@ class Allocator:
         self.changed_groups.add(number)
         return self.sb.group_first_block(number) + at, count
 
+    def take(self, place: int, count: int) -> None:
+        """Take these blocks, which are free, within one group."""
+        self._take(*divmod(place - self.sb.first_data_block, self.sb.blocks_per_group), count)
+
     def is_fresh(self, block: int) -> bool:
         """Was the block taken since the last sync?"""
         number, at = divmod(block - self.sb.first_data_block, self.sb.blocks_per_group)
@@ -275,6 +282,7 @@ class Allocator:
         begin = -(-used // per_block)
         for index in range(begin, at // per_block + 1):
             volume.fresh(group.inode_table + index)
+            self.unborn.add(group.inode_table + index)
         group.flags &= ~INODE_UNINIT
         group.unused = min(sb.inodes_per_group - max(used, at + 1), group.unused or sb.inodes_per_group)
         if used >= at + 1:

@@ -15,13 +15,14 @@ from . import blockmap, extents, journal
 from .allocate import FREE, FREED, FRESH
 from .inode import EXTENTS, Inode
 from .journal import HEADER, Journal
-from .superblock import BIT64, HAS_JOURNAL, OFFSET, STATE_VALID
+from .superblock import BIT64, HAS_JOURNAL, OFFSET, STATE_VALID, Superblock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .filesystem import ExtFileSystem
+    from .room import Room
     from .write import Writer
 
 
@@ -36,19 +37,26 @@ def commit(fs: ExtFileSystem, writer: Writer) -> None:
         _count(fs, writer)
         _without_journal(fs, writer)
     else:
-        log = fs.journal
-        if log is None:
-            log = fs.journal = Journal(fs)
-        if log.start or fs.volume.replayed:
-            _settle_replay(fs, log)
+        log = settle_replay(fs)
+        assert log is not None
         _count(fs, writer)
-        _with_journal(fs, writer, log)
+        room = _with_journal(fs, writer, log)
+        if room is not None:
+            _settle(fs, writer)
+            room.give_back()
+            commit(fs, writer)
+    _settle(fs, writer)
+
+
+def _settle(fs: ExtFileSystem, writer: Writer) -> None:
+    """What changed is on the device."""
     fs.volume.settle()
     writer.spool.close()
     writer.allocator.settle()
     writer.mappings.clear()
     fs.inodes.changed.clear()
     writer.super_changed = False
+    fs.recount = False
 
 
 def _home(fs: ExtFileSystem) -> tuple[int, int]:
@@ -69,6 +77,7 @@ def _count(fs: ExtFileSystem, writer: Writer) -> None:
     if sb.incompat & BIT64:
         sb.set(0x158, blocks >> 32)
     sb.set(0x10, inodes)
+    allocator.free_blocks = allocator.free_inodes = 0
     seconds = writer.now // 1_000_000_000
     if seconds > 0:
         sb.set(0x30, seconds & 0xFFFFFFFF)
@@ -77,6 +86,7 @@ def _count(fs: ExtFileSystem, writer: Writer) -> None:
 
 
 def _put_super(fs: ExtFileSystem) -> None:
+    """As it will be stored, but for what `_write_super` makes up for."""
     block, at = _home(fs)
     fs.volume.change(block, "superblock")[at : at + 1024] = fs.sb.pack()
 
@@ -202,7 +212,7 @@ def _write_except(fs: ExtFileSystem, offset: int, piece: bytes | memoryview, lef
         fs.node.write(at, view[at - offset :])
 
 
-def _write_blocks(fs: ExtFileSystem, blocks: dict[int, bytes] | dict[int, bytearray]) -> None:
+def _write_blocks(fs: ExtFileSystem, blocks: Mapping[int, bytes | bytearray]) -> None:
     """Blocks to their places, neighbours in one request."""
     size = fs.block_size
     numbers = sorted(blocks)
@@ -221,31 +231,52 @@ def _write_blocks(fs: ExtFileSystem, blocks: dict[int, bytes] | dict[int, bytear
 
 
 def _write_super(fs: ExtFileSystem) -> None:
-    fs.node.write(OFFSET, fs.sb.pack())
+    """The superblock as it is in memory, each sector a step for itself; its block in memory becomes what is stored."""
+    for offset, data in fs.sb.steps(fs.node.read(OFFSET, 1024)):
+        fs.node.write(offset, data)
+    block, at = _home(fs)
+    fs.volume.change(block, "superblock")[at : at + 1024] = fs.sb.raw
+
+
+def _mark(fs: ExtFileSystem, *, recover: bool = False, dirty: bool = False) -> None:
+    """The superblock on the device says that there may be something to replay, or that it is not clean."""
+    stored = fs.node.read(OFFSET, 1024)
+    marked = Superblock(stored)
+    if recover:
+        marked.set_recover(True)
+    if dirty:
+        marked.set(0x3A, marked.u16(0x3A) & ~STATE_VALID, 2)
+    for offset, data in marked.steps(stored):
+        fs.node.write(offset, data)
 
 
 # ---- with a journal
 
 
-def _settle_replay(fs: ExtFileSystem, log: Journal) -> None:
-    """What was replayed in memory goes to its places; then the journal is empty."""
+def settle_replay(fs: ExtFileSystem) -> Journal | None:
+    """What was replayed in memory goes to its places; the journal is empty then. None without one."""
+    if not fs.sb.compat & HAS_JOURNAL or not fs.sb.journal_inode:
+        return None
+    log = fs.journal
+    if log is None:
+        log = fs.journal = Journal(fs)
+    if not log.start and not fs.volume.replayed:
+        return log
     if fs.volume.replayed:
-        _write_blocks(fs, fs.volume.replayed)
+        home, at = _home(fs)
+        newer = fs.volume.replayed.get(home)
+        _write_blocks(fs, {number: data for number, data in fs.volume.replayed.items() if number != home})
+        if newer is not None:
+            for offset, data in Superblock(newer[at : at + 1024]).steps(fs.node.read(OFFSET, 1024)):
+                fs.node.write(offset, data)
         fs.node.flush()
     log.start = 0
     # numbers that a transaction cut short may have used are not used again
     log.sequence = log.sequence + 1 & 0xFFFFFFFF
-    _write_log_super(log)
+    log.store()
     fs.node.flush()
     fs.volume.replayed.clear()
-
-
-def _write_log_super(log: Journal) -> None:
-    raw = log.raw
-    struct.pack_into(">2I", raw, 0x18, log.sequence, log.start)
-    if log.sums:
-        raw[0xFC:0x100] = log.checksum().to_bytes(4, "big")
-    log.fs.node.write(log.place(0) * log.block_size, raw)
+    return log
 
 
 def _prepare_log(fs: ExtFileSystem, log: Journal) -> None:
@@ -320,32 +351,65 @@ def _transaction(log: Journal, blocks: dict[int, bytes | bytearray], now: int) -
     return out
 
 
-def _with_journal(fs: ExtFileSystem, writer: Writer, log: Journal) -> None:
+def _sorted(fs: ExtFileSystem, writer: Writer) -> tuple[dict[int, bytes | bytearray], dict[int, bytes | bytearray]]:
+    """Changed blocks but for the superblock's: what nothing of the old state refers to, which needs no journal, and
+    all others."""
+    allocator = writer.allocator
+    home, _ = _home(fs)
+    new: dict[int, bytes | bytearray] = {}
+    others: dict[int, bytes | bytearray] = {}
+    for number, data in fs.volume.dirty.items():
+        if number != home:
+            fresh = number in allocator.unborn or allocator.is_fresh(number)
+            (new if fresh else others)[number] = data
+    return new, others
+
+
+def _capacity(log: Journal) -> int:
+    """Blocks that one transaction may have."""
+    room: int = log.end - log.first - 1
+    return room - room // _per_descriptor(log) - 2
+
+
+def _with_journal(fs: ExtFileSystem, writer: Writer, log: Journal) -> Room | None:
+    """One transaction; the room that the journal was given for it, if that was needed."""
     sb = fs.sb
     node = fs.node
     volume = fs.volume
     _prepare_log(fs, log)
-    room = log.end - log.first - 1
-    room -= room // _per_descriptor(log) + 2
-    metadata = len(volume.dirty) + 1
-    if metadata > room:
-        _without_journal(fs, writer)
-        return
-    data = _data(fs, writer, min(room - metadata, (64 << 20) // fs.block_size))
-    node.flush()
-    # the superblock as it is on the device, and that there may be something to replay
-    was = bytearray(node.read(OFFSET, 1024))
-    if not was[0x60] & 4:
-        was[0x60] |= 4
-        if sb.metadata_csum:
-            from .crc import crc32c
+    home, at = _home(fs)
+    new, blocks = _sorted(fs, writer)
+    made: Room | None = None
+    if len(blocks) + 1 > _capacity(log):
+        from .room import Room
 
-            was[0x3FC:0x400] = crc32c(0xFFFFFFFF, was[:0x3FC]).to_bytes(4, "little")
-        node.write(OFFSET, was)
+        made = Room(fs, writer)
+        # what the longer journal changes itself comes on top
+        more = (len(blocks) - _capacity(log)) * 17 // 16 + 256
+        taken = made.take(more)
+        _count(fs, writer)
+        if not taken:
+            _without_journal(fs, writer)
+            return None
+        new, blocks = _sorted(fs, writer)
+        assert fs.journal is not None
+        log = fs.journal
+        _prepare_log(fs, log)
+        if len(blocks) + 1 > _capacity(log):
+            raise _wrong("the length of the journal", len(blocks))
+    room = _capacity(log)
+    data = _data(fs, writer, min(room - len(blocks) - 1, (64 << 20) // fs.block_size))
+    _write_blocks(fs, new)
+    node.flush()
+    _mark(fs, recover=True)
     sb.set_recover(True)
-    _put_super(fs)
-    blocks: dict[int, bytes | bytearray] = {**volume.dirty, **data}
-    contents = _transaction(log, blocks, writer.now)
+    sb.steps(node.read(OFFSET, 1024))
+    volume.change(home, "superblock")[at : at + 1024] = sb.raw
+    blocks.update(data)
+    contents = _transaction(log, {**blocks, home: volume.dirty[home]}, writer.now)
+    if log.first + len(contents) < log.end:
+        # what may be there from before is no transaction
+        contents.append(bytes(fs.block_size))
     index = 0
     while index < len(contents):
         place = log.place(log.first + index)
@@ -356,19 +420,20 @@ def _with_journal(fs: ExtFileSystem, writer: Writer, log: Journal) -> None:
         index += count
     node.flush()
     log.start = log.first
-    _write_log_super(log)
+    log.store()
     node.flush()
     # from here on the new state is what there is
-    _write_blocks(fs, blocks)  # type: ignore[arg-type]
+    _write_blocks(fs, blocks)
+    _write_super(fs)
     node.flush()
     log.start = 0
     log.sequence = log.sequence + 1 & 0xFFFFFFFF
-    _write_log_super(log)
+    log.store()
     node.flush()
     sb.set_recover(False)
-    _put_super(fs)
     _write_super(fs)
     node.flush()
+    return made
 
 
 # ---- without
@@ -378,16 +443,9 @@ def _without_journal(fs: ExtFileSystem, writer: Writer) -> None:
     sb = fs.sb
     node = fs.node
     volume = fs.volume
-    was = bytearray(node.read(OFFSET, 1024))
     clean = sb.u16(0x3A) & STATE_VALID
-    if was[0x3A] & STATE_VALID:
-        was[0x3A] &= ~STATE_VALID & 0xFF
-        if sb.metadata_csum:
-            from .crc import crc32c
-
-            was[0x3FC:0x400] = crc32c(0xFFFFFFFF, was[:0x3FC]).to_bytes(4, "little")
-        node.write(OFFSET, was)
-        node.flush()
+    _mark(fs, dirty=True)
+    node.flush()
     _data(fs, writer, 0)
     home, _ = _home(fs)
     others = {number: data for number, data in volume.dirty.items() if number != home}
@@ -406,7 +464,6 @@ def _without_journal(fs: ExtFileSystem, writer: Writer) -> None:
     node.flush()
     if clean:
         sb.set(0x3A, sb.u16(0x3A) | STATE_VALID, 2)
-    _put_super(fs)
     _write_super(fs)
     node.flush()
 

@@ -67,6 +67,20 @@ def crc32c(crc: int, data: bytes | bytearray | memoryview) -> int:
     return crc
 
 
+def patch(data: bytes | bytearray, at: int, wanted: int) -> bytes:
+    """Four bytes that, put at offset ``at`` of ``data``, give all of it the CRC-32C ``wanted`` (begun with ones)."""
+    top = {value >> 24: index for index, value in enumerate(_T0)}
+
+    def back(crc: int, part: bytes) -> int:
+        for byte in reversed(part):
+            index = top[crc >> 24]
+            crc = ((crc ^ _T0[index]) << 8 | index ^ byte) & 0xFFFFFFFF
+        return crc
+
+    after = back(wanted, bytes(data[at + 4 :]))
+    return (crc32c(0xFFFFFFFF, data[:at]) ^ back(after, bytes(4))).to_bytes(4, "little")
+
+
 def crc16(crc: int, data: bytes | bytearray | memoryview) -> int:
     """CRC-16 (polynomial 0x8005, reflected), as group descriptors have it with uninit_bg."""
     for byte in bytes(data):

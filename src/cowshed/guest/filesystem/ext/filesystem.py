@@ -56,7 +56,8 @@ class ExtFileSystem(FileSystem):
         self._arrange()
         self.journal = None
         self.recount = not self.sb.u16(0x3A) & superblock.STATE_VALID
-        if self.sb.compat & superblock.HAS_JOURNAL and self.sb.incompat & superblock.RECOVER:
+        # a copy of the superblock does not know whether there is something to replay
+        if self.sb.compat & superblock.HAS_JOURNAL and (self.sb.incompat & superblock.RECOVER or self.notes):
             self.recount = True
             self._replay()
         if self.writable and self.sb.u16(0x3A) & superblock.STATE_ERROR:
@@ -356,7 +357,6 @@ class ExtFileSystem(FileSystem):
         from .commit import commit
 
         commit(self, writer)
-        self.recount = False
 
     def discard_changes(self) -> None:
         writer = self._writer

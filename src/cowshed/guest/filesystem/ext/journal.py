@@ -101,6 +101,13 @@ class Journal:
             self._run = run
         return run.place + block - run.first
 
+    def store(self) -> None:
+        """Write the journal's superblock; what changes of it, and its checksum, is in its first sector."""
+        struct.pack_into(">2I", self.raw, 0x18, self.sequence, self.start)
+        if self.sums:
+            self.raw[0xFC:0x100] = self.checksum().to_bytes(4, "big")
+        self.fs.node.write(self.place(0) * self.block_size, self.raw)
+
     def read(self, block: int) -> bytes:
         return self.fs.node.read(self.place(block) * self.block_size, self.block_size)
 

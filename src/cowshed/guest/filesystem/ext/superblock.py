@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from ....errors import CorruptError, FeatureError, ForeignError
-from .crc import crc32c
+from .crc import crc32c, patch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -200,6 +200,30 @@ class Superblock:
         if self.metadata_csum:
             self.set(0x3FC, self.checksum())
         return bytes(self.raw)
+
+    def steps(self, stored: bytes | bytearray) -> list[tuple[int, bytes]]:
+        """How the superblock ``stored`` on the device becomes this one: (offset, 512 bytes) of each write.
+
+        Of the two sectors a cut may leave one old and one new, and the checksum at the end of the second covers both: a
+        superblock torn so is one that neither the kernel nor e2fsck -p takes. So the checksum stays the one that is
+        stored, and a word that nobody uses (s_algorithm_usage_bitmap in the first sector, the last reserved one in the
+        second) makes up for what changed; each sector for itself is a whole step. What was made up is in ``raw``, too.
+        """
+        made: list[tuple[int, bytes]] = []
+        new = self.raw
+        if self.metadata_csum:
+            wanted = int.from_bytes(stored[0x3FC:0x400], "little")
+            new[0x3FC:0x400] = stored[0x3FC:0x400]
+            new[0x3F8:0x3FC] = stored[0x3F8:0x3FC]
+            new[0xC8:0xCC] = stored[0xC8:0xCC]
+            if new[512:] != stored[512:]:
+                new[0x3F8:0x3FC] = patch(bytes(stored[:512]) + new[512:0x3FC], 0x3F8, wanted)
+            if new[:512] != stored[:512]:
+                new[0xC8:0xCC] = patch(new[:0x3FC], 0xC8, wanted)
+        for at in (512, 0):
+            if new[at : at + 512] != stored[at : at + 512]:
+                made.append((OFFSET + at, bytes(new[at : at + 512])))
+        return made
 
     def has_super(self, group: int) -> bool:
         """Does a group begin with a copy of the superblock and of the descriptors?"""

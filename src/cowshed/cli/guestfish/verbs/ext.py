@@ -1,0 +1,225 @@
+"""What is done to ext2, ext3 and ext4 alone: their parameters, their files' flags, their free space."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ....errors import CowshedError, OptionError
+from ....guest.filesystem.base import GuestError
+from ....guest.filesystem.table import kind_of
+from ..fish import Failed, Fish
+from ..table import command
+from .device import opened
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ....guest.filesystem.ext.filesystem import ExtFileSystem
+    from ....guest.place import Place
+
+KINDS = ("ext2", "ext3", "ext4")
+
+
+class Ext:
+    """``with`` it: the ext file system of a device, mounted or not; what changed is synced, or forgotten."""
+
+    def __init__(self, fish: Fish, device: str, name: str, program: str) -> None:
+        self.fish = fish
+        self.device = device
+        self.node = opened(fish, device, name)
+        self.mounted = fish.session.mounted(device)
+        self.program = program
+
+    def __enter__(self) -> ExtFileSystem:
+        from ....guest.filesystem.ext.filesystem import ExtFileSystem
+
+        if self.mounted is not None:
+            if not isinstance(self.mounted, ExtFileSystem):
+                raise self.foreign()
+            self.fs = self.mounted
+            return self.fs
+        if kind_of(self.node) not in KINDS:
+            raise self.foreign()
+        self.fs = ExtFileSystem(self.node, writable=not self.node.read_only)
+        return self.fs
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if error is None and self.fs.writable:
+                self.fs.sync()
+                self.node.flush()
+            else:
+                self.fs.discard_changes()
+        finally:
+            if self.mounted is None:
+                self.fs.close()
+
+    def foreign(self) -> Failed:
+        return Failed(f"{self.program}: Bad magic number in super-block while trying to open {self.device}")
+
+
+@command("tune2fs-l", "device:device", "hash", help="get ext2/ext3/ext4 superblock details")
+def tune2fs_l(fish: Fish, device: str) -> Iterator[tuple[str, str]]:
+    from ....guest.filesystem.ext import superblock
+    from ....guest.filesystem.ext.describe import describe
+    from ....guest.filesystem.ext.filesystem import ExtFileSystem
+
+    node = opened(fish, device, "tune2fs_l")
+    mounted = fish.session.mounted(device)
+    if isinstance(mounted, ExtFileSystem):
+        sb = mounted.sb
+    elif kind_of(node) not in KINDS:
+        raise Failed(f"tune2fs: Bad magic number in super-block while trying to open {device}")
+    else:
+        sb, _ = superblock.load(node)
+    for name, value in describe(sb):
+        yield name, "" if value in ("<none>", "<not available>") else value
+
+
+@command(
+    "tune2fs",
+    "device:device [force:bool] [maxmountcount:int] [mountcount:int] [errorbehavior:string] [group:int] "
+    "[intervalbetweenchecks:int] [reservedblockspercentage:int] [lastmounteddirectory:string] "
+    "[reservedblockscount:int] [user:int]",
+    help="adjust ext2/ext3/ext4 filesystem parameters",
+)
+def tune2fs(
+    fish: Fish,
+    device: str,
+    force: bool = False,
+    maxmountcount: int | None = None,
+    mountcount: int | None = None,
+    errorbehavior: str | None = None,
+    group: int | None = None,
+    intervalbetweenchecks: int | None = None,
+    reservedblockspercentage: int | None = None,
+    lastmounteddirectory: str | None = None,
+    reservedblockscount: int | None = None,
+    user: int | None = None,
+) -> None:
+    import time
+
+    from ....guest.filesystem.ext.tune import BEHAVIORS, tune
+
+    opened(fish, device, "tune2fs")
+    numbers = {
+        "maxmountcount": maxmountcount, "mountcount": mountcount, "group": group,
+        "intervalbetweenchecks": intervalbetweenchecks, "reservedblockspercentage": reservedblockspercentage,
+        "reservedblockscount": reservedblockscount, "user": user,
+    }  # fmt: skip
+    for name, value in numbers.items():
+        if value is not None and value < 0:
+            raise Failed(f"{name} cannot be negative")
+    if errorbehavior is not None and errorbehavior not in BEHAVIORS:
+        raise Failed(f"invalid errorbehavior parameter: {errorbehavior}")
+    if errorbehavior is None and lastmounteddirectory is None and all(one is None for one in numbers.values()):
+        raise Failed(f"{device}: no parameter is given")
+    with Ext(fish, device, "tune2fs", f"{device}: tune2fs") as fs:
+        try:
+            tune(
+                fs,
+                time.time_ns(),
+                max_mounts=maxmountcount,
+                mounts=mountcount,
+                errors=errorbehavior,
+                gid=group,
+                uid=user,
+                interval=intervalbetweenchecks,
+                reserved_percent=reservedblockspercentage,
+                reserved_blocks=reservedblockscount,
+                last_mounted=lastmounteddirectory,
+            )
+        except OptionError as error:
+            raise Failed(f"{device}: {error}") from error
+
+
+def _flagged(fish: Fish, file: bytes, program: str) -> tuple[ExtFileSystem, Place]:
+    """The file system and the place of a file whose flags are asked for; a link is not followed."""
+    from ....guest.filesystem.ext.filesystem import ExtFileSystem
+
+    shown = os.fsdecode(file)
+    try:
+        place = fish.session.tree.resolve(file, follow=False)
+    except GuestError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise Failed(f"{program}: {shown}: {program}: {reason} while trying to stat /sysroot{shown}") from error
+    if not isinstance(place.mount.fs, ExtFileSystem):
+        raise Failed(
+            f"{program}: {shown}: {program}: {os.strerror(errno.ENOTTY)} While reading flags on /sysroot{shown}"
+        )
+    return place.mount.fs, place
+
+
+@command("get-e2attrs", "file:path", "string", help="get ext2 file attributes of a file")
+def get_e2attrs(fish: Fish, file: bytes) -> str:
+    from ....guest.filesystem.ext.tune import attributes
+
+    fs, place = _flagged(fish, file, "lsattr")
+    try:
+        return attributes(fs, place.number)
+    except GuestError as error:
+        shown = os.fsdecode(file)
+        raise Failed(
+            f"lsattr: {shown}: lsattr: {os.strerror(error.errno or 0)} While reading flags on /sysroot{shown}"
+        ) from error
+
+
+@command("set-e2attrs", "file:path attrs:string [clear:bool]", help="set ext2 file attributes of a file")
+def set_e2attrs(fish: Fish, file: bytes, attrs: str, clear: bool = False) -> None:
+    import time
+
+    from ....guest.filesystem.ext.tune import CHANGEABLE, set_attributes
+
+    for index, letter in enumerate(attrs):
+        if not (letter.isascii() and letter.isalpha()):
+            raise Failed(f"unknown file attribute '{letter}'")
+        if letter in attrs[:index]:
+            raise Failed(f"duplicate file attribute '{letter}'")
+    shown = os.fsdecode(file)
+    for letter in attrs:
+        if letter not in CHANGEABLE:
+            raise Failed(f"chattr: {shown}: the attribute '{letter}' can't be changed")
+    fs, place = _flagged(fish, file, "chattr")
+    try:
+        fish.session.tree.writing(place, file)
+        set_attributes(fs, place.number, attrs, time.time_ns(), clear=clear)
+    except GuestError as error:
+        raise Failed(
+            f"chattr: {shown}: chattr: {os.strerror(error.errno or 0)} while setting flags on /sysroot{shown}"
+        ) from error
+
+
+@command("zerofree", "device:device", help="zero unused inodes and disk blocks on ext2/3 filesystem")
+def zerofree(fish: Fish, device: str) -> None:
+    from ....guest.filesystem.ext.zero import zero_free
+
+    node = opened(fish, device, "zerofree")
+    if fish.session.mounted(device) is not None:
+        raise Failed(f"{device}: zerofree: filesystem {device} is mounted rw")
+    if kind_of(node) not in KINDS:
+        raise Failed(f"{device}: zerofree: failed to open filesystem {device}")
+    with Ext(fish, device, "zerofree", "zerofree") as fs:
+        zero_free(fs)
+
+
+@command("zero-free-space", "directory:path", help="zero free space in a filesystem")
+def zero_free_space(fish: Fish, directory: bytes) -> None:
+    from ....guest.filesystem.ext.filesystem import ExtFileSystem
+    from ....guest.filesystem.ext.zero import zero_free
+
+    tree = fish.session.tree
+    try:
+        place = tree.directory(directory)
+    except GuestError as error:
+        raise Failed(f"open: /sysroot{os.fsdecode(directory)}: {os.strerror(error.errno or 0)}") from error
+    fs = tree.writing(place, directory)
+    if not isinstance(fs, ExtFileSystem):
+        raise GuestError(errno.EOPNOTSUPP, hint=f"free space of {fs.kind} is not zeroed yet")
+    fs.sync()
+    try:
+        zero_free(fs)
+    except CowshedError:
+        fs.discard_changes()
+        raise
