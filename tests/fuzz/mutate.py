@@ -1,6 +1,6 @@
 """Mutants of sound images: what one seed changes is always the same.
 
-    python tests/fuzz/mutate.py BASE SEED OUT        writes the mutant SEED of the base BASE to OUT, for a debugger
+python tests/fuzz/mutate.py BASE SEED OUT        writes the mutant SEED of the base BASE to OUT, for a debugger
 """
 
 from __future__ import annotations

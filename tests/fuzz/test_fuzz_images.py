@@ -36,9 +36,7 @@ def prober() -> Iterator[Prober]:
 
 @pytest.mark.timeout(0 if TORTURE else 120)
 @pytest.mark.parametrize("base", NAMES)
-def test_reading(
-    tmp_path: Path, figures: Any, sound: dict[str, tuple[Path, str]], prober: Prober, base: str
-) -> None:
+def test_reading(tmp_path: Path, figures: Any, sound: dict[str, tuple[Path, str]], prober: Prober, base: str) -> None:
     source, fmt = sound[base]
     path = tmp_path / "x"
     opened = 0
