@@ -1,4 +1,4 @@
-"""Mutated guests: whatever is on a disk, each parser answers or raises a CowshedError that says what is wrong, and where.
+"""Mutated guests: whatever is on a disk, a parser answers or raises a CowshedError that says what is wrong, and where.
 
 A target's cases run in a process of their own with bounded memory and CPU time. A case is a number, so a failure says
 all that is needed: `python tests/fuzz/guest_fuzz.py TARGET NUMBER 1` runs it again.
