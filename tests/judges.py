@@ -29,6 +29,7 @@ PACKAGES = {
     "mkfs.xfs": "xfsprogs",
     "xfs_repair": "xfsprogs",
     "xfs_db": "xfsprogs",
+    "xfs_logprint": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
     "losetup": "mount",
     "mount": "mount",
