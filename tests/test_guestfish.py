@@ -158,7 +158,7 @@ def test_a_first_look(disk: Path) -> None:
     )
     assert (code, out, err) == (0, "/dev/sda1: ext4\nweb1\n\n", "")
     code, out, err = fish(
-        "--ro", "-a", disk, "-m", "/dev/sda1", "ls", "/etc", ":", "-cat", "/nope", ":", "is-dir", "/etc"
+        "--ro", "-a", disk, "-m", "/dev/sda1", "--", "ls", "/etc", ":", "-cat", "/nope", ":", "is-dir", "/etc"
     )
     assert (code, out) == (0, "a b\ndebian_version\nfstab\nhostname\nos-release\ntrue\n")
     assert err == "libguestfs: error: download: /nope: No such file or directory\n"
@@ -180,7 +180,7 @@ def test_mistakes_in_the_command_line(disk: Path) -> None:
     code, _, err = fish("nosuch")
     assert code == 1 and err.startswith("nosuch: unknown command\nDid you mean to open a disk image?")
     code, _, err = fish("-a", "/nope.img", "run")
-    assert code == 1 and err == "libguestfs: error: /nope.img: No such file or directory\n"
+    assert code == 1 and err == "guestfish: access: /nope.img: No such file or directory\n"
     assert fish("list-devices")[0] == 1 and fish("--nope")[0] == 1 and fish("run")[0] == 1
     assert fish("--version") == (0, "guestfish 1.48.6\n", "")
     assert fish("help", "cat")[1].startswith("NAME\n    cat - list the contents of a file\n\nSYNOPSIS\n     cat path\n")

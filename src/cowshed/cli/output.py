@@ -81,6 +81,11 @@ class Output:
 
     # ---- standard output
 
+    @property
+    def fd(self) -> int:
+        """The descriptor that it goes to; `flush` before somebody else writes to it."""
+        return self._fd
+
     def write(self, text: str) -> None:
         """Print ``text`` on standard output; no newline is added."""
         if not self._block:

@@ -24,13 +24,15 @@ __all__ = ["STEP", "Found", "Mount", "Place", "Tree"]
 
 class Tree(Mounts):
     """``changed``: mounts with changes that `sync` has not written; ``touches``: how often something was about to be
-    changed, or was forgotten: who keeps a `Place` looks again when the number is another."""
+    changed, or was forgotten: who keeps a `Place` looks again when the number is another. ``settling``: changes are
+    just being written or forgotten, which nothing should interrupt."""
 
     def __init__(self) -> None:
         super().__init__()
         self.changed: list[Mount] = []
         self.touches = 0
         self.umask = 0o022
+        self.settling = 0
 
     def umount(self, mount: Mount) -> None:
         super().umount(mount)
@@ -54,21 +56,29 @@ class Tree(Mounts):
 
     def sync(self) -> None:
         """Bring all changes to the disks. When one file system refuses, its changes are forgotten."""
-        while self.changed:
-            mount = self.changed[0]
-            try:
-                mount.fs.sync()
-                mount.fs.node.flush()
-            except BaseException:
-                self.discard()
-                raise
-            self.changed.pop(0)
+        self.settling += 1
+        try:
+            while self.changed:
+                mount = self.changed[0]
+                try:
+                    mount.fs.sync()
+                    mount.fs.node.flush()
+                except BaseException:
+                    self.discard()
+                    raise
+                self.changed.pop(0)
+        finally:
+            self.settling -= 1
 
     def discard(self) -> None:
         """Forget all changes that were not synced."""
         self.touches += bool(self.changed)
-        while self.changed:
-            self.changed.pop().fs.discard_changes()
+        self.settling += 1
+        try:
+            while self.changed:
+                self.changed.pop().fs.discard_changes()
+        finally:
+            self.settling -= 1
 
     def make(self, path: bytes, mode: int, *, rdev: int = 0, target: bytes = b"", uid: int = 0, gid: int = 0) -> Place:
         """A new inode under a name. ``mode`` with its type, without the umask. Raises GuestError EEXIST, ENOENT …"""
@@ -173,6 +183,9 @@ class Tree(Mounts):
         place = self.resolve(path, follow=False)
         if not _stat.S_ISDIR(place.stat().mode):
             raise GuestError(errno.ENOTDIR, shown(path))
+        dots = _dots(path)
+        if dots:
+            raise GuestError(errno.EINVAL if dots == b"." else errno.ENOTEMPTY, shown(path))
         if place.parent is None or self._busy(place):
             raise GuestError(errno.EBUSY, shown(path))
         fs = self.writing(place, path)
@@ -224,6 +237,10 @@ class Tree(Mounts):
         self.make(path, _stat.S_IFLNK | 0o777, target=target)
 
     def rename(self, old: bytes, new: bytes) -> None:
+        if _dots(old) or _dots(new):
+            for path in (old, new):
+                self.directory(_above(path))
+            raise GuestError(errno.EBUSY, shown(new))
         source = self.resolve(old, follow=False)
         place = self.find(new, follow=False)
         if source.parent is None or place.parent is None or self._busy(source) or (place.ino and self._busy(place)):
@@ -284,3 +301,14 @@ class Tree(Mounts):
         self.discard()
         while self.mounts:
             self.mounts.pop().fs.close()
+
+
+def _dots(path: bytes) -> bytes:
+    """The last name when it is ``.`` or ``..``, by which nothing is renamed or taken away; b"" otherwise."""
+    name = path.rstrip(b"/").rpartition(b"/")[2]
+    return name if name in (b".", b"..") else b""
+
+
+def _above(path: bytes) -> bytes:
+    """The path without its last name."""
+    return path.rstrip(b"/").rpartition(b"/")[0] + b"/"

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ...guest.inspect.access import SessionGuest
     from ...guest.inspect.root import Root
     from ..output import Output
+    from .remote import Remote
+
+
+#: LUKS takes no longer key files
+_LONGEST_KEY = 8 << 20
 
 
 class Failed(Exception):
@@ -53,14 +58,25 @@ class Fish:
         self.first = True
         self.pipe_error = False
         self.no_sync = False
-        self.remote_only = False
+        #: the server that commands go to instead of being carried out here
+        self.remote: Remote | None = None
+        #: what interrupts as soon as changes are on the disk
+        self.pending: BaseException | None = None
+        self.ignore = False
+        #: commands are read from standard input, so that they can't have it themselves
+        self.from_stdin = False
         self.facts: dict[str, object] = {}
         self.lines: Iterator[str] | None = None
         self.count = 0
         self.inactive: set[str] = set()
-        #: (device, uuid or "all", key) as --key gives them
-        self.keys: list[tuple[str, bytes]] = []
+        #: (device, uuid or "all"; key, file or clevis; the key or the file's name) as --key gives them
+        self.selectors: list[tuple[str, str, str]] = []
         self.keys_from_stdin = False
+        self.echo_keys = False
+        #: completion may look into the guest
+        self.guest_paths = True
+        #: progress bars: None where a person types
+        self.bars: bool | None = None
         self.guest: SessionGuest | None = None
         self.roots: list[Root] | None = None
 
@@ -93,7 +109,7 @@ class Fish:
             line = parse(text)
         except Refused as refused:
             self.say(f"{self.prog()}: {refused}")
-            return False
+            return text.lstrip().startswith("-")
         if line.shell is not None:
             self.out.flush()
             return os.waitstatus_to_exitcode(os.system(line.shell)) == 0 or line.ignore
@@ -101,10 +117,43 @@ class Fish:
             return self._inline(line.inline) or line.ignore
         if not line.words:
             return True
+        self.ignore = line.ignore
         return self.run_words(line) or line.ignore
 
     def prog(self) -> str:
         return "guestfish"
+
+    @property
+    def keys(self) -> list[tuple[str, bytes]]:
+        """(device, uuid or "all", key): the files are read now. Raises HostError."""
+        return [(name, self._word(kind, value)) for name, kind, value in self.selectors if kind != "clevis"]
+
+    @staticmethod
+    def _word(kind: str, value: str) -> bytes:
+        if kind == "key":
+            return value.encode("utf-8", "surrogateescape")
+        try:
+            with open(value, "rb") as file:
+                return file.read(_LONGEST_KEY).removesuffix(b"\n")
+        except OSError as error:
+            from ...errors import host_error
+
+            raise host_error(error, value, value) from error
+
+    # ---- interrupting
+
+    def interrupted(self, reason: BaseException) -> None:
+        """For signal handlers: raise ``reason``, but not between the writes of a change."""
+        if self.session.tree.settling:
+            self.pending = reason
+        else:
+            raise reason
+
+    def settle(self) -> None:
+        """Raise what came in while changes were being written."""
+        reason, self.pending = self.pending, None
+        if reason is not None:
+            raise reason
 
     def _inline(self, shell: str) -> bool:
         import subprocess
@@ -141,6 +190,10 @@ class Fish:
 
     def run(self, words: list[str]) -> bool:
         """Carry out one command given as words. Prints what it returns, or what went wrong."""
+        if self.remote is not None:
+            from .remote import forward
+
+            return forward(self, self.remote, words)
         name, rest = words[0], words[1:]
         known = find(name)
         if known is None:
@@ -191,6 +244,7 @@ class Fish:
             printer: Callable[..., None] = PRINTERS[known.result]
             printer(self.out, result)
         self.out.flush()
+        self.settle()
 
     def need_running(self, internal: str = "") -> None:
         """``internal``: the command that messages name instead of the one that was given."""

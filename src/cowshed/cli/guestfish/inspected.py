@@ -48,7 +48,7 @@ def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
     """Inspect and mount. Raises Stop when there is no system, or more than one."""
     from .verbs.inspection import roots
 
-    _unlock_all(fish)
+    _unlock_all(fish, prog)
     found = roots(fish)
     if len(found) != 1:
         fish.out.raw(prog + (_MANY if found else _NONE))
@@ -64,7 +64,7 @@ def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
     return root
 
 
-def _unlock_all(fish: Fish) -> None:
+def _unlock_all(fish: Fish, prog: str) -> None:
     """Open every LUKS volume that there is a key for, as libguestfs: under luks-UUID. Without a key a person is asked
     once for each."""
     from ...guest.filesystem.table import kind_of
@@ -84,8 +84,10 @@ def _unlock_all(fish: Fish) -> None:
         try:
             devices.unlock(device, f"luks-{uuid}", words)
         except CowshedError as error:
-            fish.out.raw(f"could not find key to open LUKS encrypted {device}: {error}\n\n")
-            fish.out.raw("Try using --key on the command line.\n")
+            fish.out.raw(
+                f"{prog}: could not find key to open LUKS encrypted {device}.\n\n"
+                f"Try using --key on the command line.\n\nOriginal error: cryptsetup_open: {error}\n"
+            )
             raise Stop(1) from error
 
 

@@ -4,75 +4,84 @@ from __future__ import annotations
 
 import os
 import sys
+from _signal import SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
 from ..output import Stop
 from .fish import Fish, Left
-from .getopt import Misused, Option, take
+from .getopt import Misused, Option, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     from ..output import Output
+    from .start import Start
 
-#: the release of guestfish whose commands, texts and exit codes are kept
-RELEASE = "1.48.6"
-
+#: as getopt knows them, in the order that its messages have
 OPTIONS = (
     Option("add", "a", True),
     Option("blocksize", "", None),
     Option("cmd-help", "h", None),
     Option("connect", "c", True),
-    Option("csh", "", False),
+    Option("csh"),
     Option("domain", "d", True),
-    Option("echo-keys", "", False),
+    Option("echo-keys"),
     Option("file", "f", True),
     Option("format", "", None),
-    Option("help", "", False),
-    Option("inspector", "i", False),
+    Option("help"),
+    Option("inspector", "i"),
     Option("key", "", True),
-    Option("keys-from-stdin", "", False),
-    Option("listen", "", False),
-    Option("live", "", False),
-    Option("long-options", "", False),
+    Option("keys-from-stdin"),
+    Option("listen"),
+    Option("live"),
+    Option("long-options"),
     Option("mount", "m", True),
-    Option("network", "", False),
+    Option("network"),
     Option("new", "N", True),
-    Option("no-dest-paths", "D", False),
-    Option("no-progress-bars", "", False),
-    Option("no-sync", "n", False),
-    Option("pipe-error", "", False),
-    Option("progress-bars", "", False),
+    Option("no-dest-paths"),
+    Option("no-sync", "n"),
+    Option("pipe-error"),
+    Option("progress-bars"),
+    Option("no-progress-bars"),
     Option("remote", "", None),
-    Option("ro", "r", False),
-    Option("rw", "w", False),
-    Option("selinux", "", False),
-    Option("short-options", "", False),
-    Option("trace", "x", False),
-    Option("verbose", "v", False),
-    Option("version", "V", False),
+    Option("ro", "r"),
+    Option("rw", "w"),
+    Option("selinux"),
+    Option("short-options"),
+    Option("verbose", "v"),
+    Option("version", "V"),
+    Option("", "D"),
+    Option("", "x"),
 )
 
 
 def main(argv: list[str], out: Output) -> int:
     """``argv``: the program's name and what follows it. Returns the exit status."""
-    try:
-        given, words = take(OPTIONS, argv[1:])
-    except Misused as misused:
-        out.raw(f"guestfish: {misused}\nTry `guestfish --help' for more information.\n")
-        return 1
     from .start import Start
 
     start = Start(out)
     fish = start.fish
+    words: list[str] = []
     try:
-        start.prepare(given)
+        _configure(start)
+        try:
+            start.prepare(walk(OPTIONS, argv[1:], words, mixed="POSIXLY_CORRECT" not in os.environ))
+        except Misused as misused:
+            out.raw(f"guestfish: {misused}\nTry ‘guestfish --help’ for more information.\n")
+            return 1
         if start.done is not None:
             return start.done
+        if start.inspector and not start.disks and not start.domains:
+            # before -a and -d there were only names of disks and domains
+            start.legacy(words)
+            words = []
+        _interruptible(fish)
+        if start.listens:
+            return _listen(start, words)
         start.open()
         good = _run(fish, start.file, words)
-        if not fish.no_sync:
-            fish.session.tree.sync()
+        fish.settle()
         return 0 if good else 1
     except Left:
         return 0
@@ -82,26 +91,59 @@ def main(argv: list[str], out: Output) -> int:
         fish.close()
 
 
-def _run(fish: Fish, file: str | None, words: list[str]) -> bool:
+def _configure(start: Start) -> None:
+    from .config import Malformed, files, read_only
+
+    if not any(map(os.path.exists, files())):
+        return
+    try:
+        start.readonly = read_only()
+    except Malformed as error:
+        raise start.fail(str(error)) from error
+
+
+def _interruptible(fish: Fish) -> None:
+    """Ctrl-C leaves changes whole that are just being written."""
+    if getsignal(SIGINT) is default_int_handler:
+        signal(SIGINT, lambda number, frame: fish.interrupted(KeyboardInterrupt()))
+
+
+def _listen(start: Start, words: list[str]) -> int:
+    if start.fish.remote is not None:
+        raise start.fail("cannot use --listen and --remote options at the same time")
     if words:
-        return _argv(fish, words)
+        raise start.fail("extra parameters on the command line with --listen flag")
+    if start.file is not None:
+        raise start.fail("cannot use --listen and --file options at the same time")
+    from .server import listen
+
+    return listen(start.fish, start.open, csh=start.csh)
+
+
+def _run(fish: Fish, file: str | None, words: list[str]) -> bool:
+    lines: Iterator[str] | None = None
     if file is not None and file != "-":
         try:
-            with open(file, encoding="utf-8", errors="surrogateescape", newline="\n") as handle:
-                return fish.script(iter(handle), file)
+            lines = _lines(open(file, "rb"))  # noqa: SIM115 - read to its end, or the process ends
         except OSError as error:
-            fish.say(f"{file}: {error.strerror}")
+            fish.say(f"guestfish: open: {file}: {error.strerror}")
             return False
+    if words:
+        return _argv(fish, words)
+    if lines is not None and file is not None:
+        return fish.script(lines, file)
+    fish.from_stdin = True
     if file is None and os.isatty(0):
         from .interactive import loop
 
         return loop(fish)
-    return fish.script(_stdin(), "*stdin*")
+    return fish.script(_lines(sys.stdin.buffer), "*stdin*")
 
 
-def _stdin() -> Iterator[str]:
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    """The lines of a stream, each when it is there."""
     while True:
-        data = sys.stdin.buffer.readline()
+        data = stream.readline()
         if not data:
             return
         yield os.fsdecode(data)
@@ -124,9 +166,7 @@ def _argv(fish: Fish, words: list[str]) -> bool:
         ignore = command[0].startswith("-") and len(command[0]) > 1
         if ignore:
             command = [command[0][1:], *command[1:]]
-        try:
-            if not fish.run(command) and not ignore:
-                return False
-        except Left:
-            return True
+        fish.ignore = ignore
+        if not fish.run(command) and not ignore:
+            return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..arguments import Refused, wrong_number
+from ..arguments import Refused
 from ..fish import Failed, Fish, Left
 from ..table import command, find
 from .read import shown
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @command("help", "cmd:words", help="display a list of commands or help on a command", local=True)
 def help(fish: Fish, words: list[str]) -> None:
-    from ..help import describe, list_commands
+    from ..help import first, list_commands
 
+    if len(words) > 1:
+        raise Refused("use 'help', 'help <cmd>' or 'help -l|--list' to list all commands")
     if not words:
+        first(fish.out)
+    elif words[0] in ("-l", "--list"):
         list_commands(fish.out, None)
-        return
-    known = find(words[0])
-    if known is None:
-        fish.say(f"{words[0]}: command not known: use -h to list all commands")
+    elif list_commands(fish.out, words[0]):
         raise Quietly
-    fish.out.write(describe(known))
 
 
 class Quietly(Refused):
@@ -93,7 +93,10 @@ def time(fish: Fish, words: list[str]) -> None:
         raise Quietly
 
 
-@command("lcd", "directory:string", help="change working directory", local=True)
+@command(
+    "lcd", "directory:string", help="change working directory", local=True,
+    misuse="use 'lcd directory' to change local directory",
+)  # fmt: skip
 def lcd(fish: Fish, directory: str) -> None:
     try:
         os.chdir(os.path.expanduser(directory))
@@ -102,17 +105,25 @@ def lcd(fish: Fish, directory: str) -> None:
         raise Quietly from error
 
 
-@command("setenv", "var:string value:string", help="set an environment variable", local=True)
+@command(
+    "setenv", "var:string value:string", help="set an environment variable", local=True,
+    misuse="use 'setenv VAR value' to set an environment variable",
+)  # fmt: skip
 def setenv(fish: Fish, var: str, value: str) -> None:
     os.environ[var] = value
 
 
-@command("unsetenv", "var:string", help="unset an environment variable", local=True)
+@command(
+    "unsetenv", "var:string", help="unset an environment variable", local=True,
+    misuse="use 'unsetenv VAR' to unset an environment variable",
+)  # fmt: skip
 def unsetenv(fish: Fish, var: str) -> None:
     os.environ.pop(var, None)
 
 
-@command("reopen", help="close and reopen libguestfs handle", local=True)
+@command(
+    "reopen", help="close and reopen libguestfs handle", local=True, misuse="‘reopen’ command takes no parameters"
+)  # fmt: skip
 def reopen(fish: Fish) -> None:
     from ....guest.session import Session
 
@@ -160,17 +171,20 @@ def _quoted(name: str) -> str:
     return shlex.quote(name)
 
 
-@command("edit", "filename:path", help="edit a file")
+_EDIT = "use '{} filename' to edit a file"
+
+
+@command("edit", "filename:path", help="edit a file", internal="download", misuse=_EDIT)
 def edit(fish: Fish, filename: bytes) -> None:
     _edit(fish, filename, "")
 
 
-@command("vi", "filename:path", help="edit a file with vi")
+@command("vi", "filename:path", help="edit a file with vi", internal="download", misuse=_EDIT)
 def vi(fish: Fish, filename: bytes) -> None:
     _edit(fish, filename, "vi")
 
 
-@command("emacs", "filename:path", help="edit a file with emacs")
+@command("emacs", "filename:path", help="edit a file with emacs", internal="download", misuse=_EDIT)
 def emacs(fish: Fish, filename: bytes) -> None:
     _edit(fish, filename, "emacs")
 
@@ -191,24 +205,27 @@ def _page(fish: Fish, path: bytes, pager: str) -> None:
     reader.wait()
 
 
-@command("more", "filename:path", help="view a file")
+_PAGE = "use '{} filename' to page a file"
+
+
+@command("more", "filename:path", help="view a file", internal="download", misuse=_PAGE)
 def more(fish: Fish, filename: bytes) -> None:
     _page(fish, filename, os.environ.get("PAGER") or "more")
 
 
-@command("less", "filename:path", help="view a file")
+@command("less", "filename:path", help="view a file", internal="download", misuse=_PAGE)
 def less(fish: Fish, filename: bytes) -> None:
     _page(fish, filename, "less")
 
 
-@command("hexedit", "path:words", help="edit with a hex editor")
+@command("hexedit", "path:words", help="edit with a hex editor", internal="filesize")
 def hexedit(fish: Fish, words: list[str]) -> None:
     """Of a file, or of a part of it, through a copy on the host."""
     import subprocess
     import tempfile
 
     if not 1 <= len(words) <= 3:
-        raise Refused(wrong_number(find("hexedit")))  # type: ignore[arg-type]
+        raise Refused("hexedit (device|filename) [max | start max]")
     from ..arguments import number
     from ..table import Argument
 
@@ -243,7 +260,7 @@ def hexedit(fish: Fish, words: list[str]) -> None:
         tree.write_at(path, start, fresh)
 
 
-@command("display", "filename:path", help="display an image")
+@command("display", "filename:path", help="display an image", internal="download", misuse="display filename")
 def display(fish: Fish, filename: bytes) -> None:
     import subprocess
     import tempfile
@@ -277,12 +294,18 @@ def _make_disk(fish: Fish, filename: str, size: str, preallocation: str) -> None
     fish.session.add(filename, fmt="raw")
 
 
-@command("alloc allocate", "filename:string size:string", help="allocate and add a disk file", local=True)
+@command(
+    "alloc allocate", "filename:string size:string", help="allocate and add a disk file", local=True,
+    misuse="use '{} file size' to create an image",
+)  # fmt: skip
 def alloc(fish: Fish, filename: str, size: str) -> None:
     _make_disk(fish, filename, size, "falloc")
 
 
-@command("sparse", "filename:string size:string", help="create a sparse disk image and add", local=True)
+@command(
+    "sparse", "filename:string size:string", help="create a sparse disk image and add", local=True,
+    misuse="use 'sparse file size' to create a sparse image",
+)  # fmt: skip
 def sparse(fish: Fish, filename: str, size: str) -> None:
     _make_disk(fish, filename, size, "")
 
