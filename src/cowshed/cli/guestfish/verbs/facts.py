@@ -220,14 +220,19 @@ def checksums_out(fish: Fish, csumtype: str, directory: bytes, sumsfile: str) ->
     put(fish, sumsfile, lines())
 
 
-def _escaped(value: bytes) -> str:
-    """Bytes as structures show them."""
-    return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in value)
+def escaped(value: bytes) -> str:
+    """Bytes as structures show them: those that C's char has as negative numbers with all the digits of an int."""
+    return "".join(_ESCAPED[byte] for byte in value)
+
+
+_ESCAPED = [
+    chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" if byte < 128 else f"\\xffffff{byte:02x}" for byte in range(256)
+]
 
 
 def _xattrs(fish: Fish, path: bytes, follow: bool) -> list[Fields]:
     found = fish.session.tree.xattrs(path, follow)
-    return [[("attrname", name), ("attrval", _escaped(found[name]))] for name in sorted(found)]
+    return [[("attrname", name), ("attrval", escaped(found[name]))] for name in sorted(found)]
 
 
 @command(
@@ -276,7 +281,7 @@ def lxattrlist(fish: Fish, path: bytes, names: list[bytes]) -> Iterator[Fields]:
         found = place.mount.fs.xattrs(place.number)
         yield [("attrname", ""), ("attrval", f"{len(found)}\\x00")]
         for key in sorted(found):
-            yield [("attrname", key), ("attrval", _escaped(found[key]))]
+            yield [("attrname", key), ("attrval", escaped(found[key]))]
 
 
 @command("file", "path:place", "string", help="determine file type")

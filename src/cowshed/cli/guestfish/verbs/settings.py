@@ -103,7 +103,7 @@ GROUPS = {
         "selinuxrelabel", "sleuthkit", "squashfs", "syslinux", "wipefs", "xfs", "xz", "zerofree", "zstd",
     )
 }  # fmt: skip
-for _group in ("mknod", "wipefs", "xz", "xfs"):
+for _group in ("mknod", "wipefs", "xz", "xfs", "acl", "linuxcaps", "journal"):
     GROUPS[_group] = True
 
 
