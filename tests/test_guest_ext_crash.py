@@ -126,9 +126,10 @@ def test_many_files_at_once(options: tuple[str, ...], how: str, tmp_path: Path) 
     """Whatever part of a change is there: old files are as they were or gone, new ones are whole or not there."""
     folder = workspace()
     try:
+        count = 2100 if how == "-p" else 700
         path = image(folder / "disk.img", 24 << 20, "-b", "1024", "-N", "2500", "-I", "1024", *options)
         with opened(path, writable=True) as fs:
-            for number in range(2100):
+            for number in range(count):
                 if number % 150 == 0:
                     into = fs.create(2, b"old-%d" % number, 0o40755, 0, 0, NOW)
                 ino = fs.create(into, b"file-%d-%s" % (number, b"n" * 60), 0o100644, 0, 0, NOW)
@@ -140,7 +141,7 @@ def test_many_files_at_once(options: tuple[str, ...], how: str, tmp_path: Path) 
         old = _names(_tree(path))
         log = Log(1 << 30)
         with opened(path, writable=True, log=log) as fs:
-            for number in range(2100):
+            for number in range(count):
                 if number % 150 == 0:
                     into = fs.lookup(2, b"old-%d" % number) or 0
                     fresh = fs.create(2, b"new-%d" % number, 0o40755, 0, 0, NOW)
@@ -158,7 +159,7 @@ def test_many_files_at_once(options: tuple[str, ...], how: str, tmp_path: Path) 
                 assert fs.inodes[8].size == 1 << 20
         kept = old.keys() & new.keys()
         judged = 0
-        for state, copy in _states(folder, before, log, 24):
+        for state, copy in _states(folder, before, log, 24 if how == "-p" else 14):
             judged += 1
             if how == "-p":
                 assert _names(_tree(copy)) in (old, new), state
@@ -168,7 +169,7 @@ def test_many_files_at_once(options: tuple[str, ...], how: str, tmp_path: Path) 
             for name, facts in found.items():
                 if not name.startswith(b"/lost+found"):
                     assert facts in (old.get(name), new.get(name)), (state, name)
-        assert judged > 8
+        assert judged > 5
     finally:
         shutil.rmtree(folder)
 

@@ -253,7 +253,8 @@ class Journal:
     def _refuse_fast_commit(self) -> None:
         if not self.fast:
             return
-        data = self.read(self.end)
+        # the block at the end of the log's ring is left out, as the kernel leaves it out
+        data = self.read(self.end + 1)
         tag, length, features, transaction = struct.unpack_from("<HHII", data)
         if tag == _FC_HEAD and length == 8 and transaction == self.sequence and not features:
             raise FeatureError(
