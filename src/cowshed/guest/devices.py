@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..block.node import Node
     from ..layout.lvm.model import LogicalVolume
+    from ..layout.lvm.node import LogicalNode
     from ..layout.lvm.scan import Found
     from ..layout.partition import Partition, Table
 
@@ -116,6 +117,18 @@ class Drive:
                     return []
         return self._table.partitions if self._table is not None else []
 
+    def divided(self) -> bool:
+        """Is it divided into partitions, or meant to be (an empty GPT)?"""
+        from ..layout.partition import read_table
+        from .filesystem.table import kind_of
+
+        if self.partitions():
+            return True
+        try:
+            return not self._plain(kind_of(self.node)) and read_table(self.node, self.sector).label == "gpt"
+        except CowshedError:
+            return False
+
     @staticmethod
     def _plain(kind: str) -> bool:
         return bool(kind) and kind not in ("iso9660", "LVM2_member", "linux_raid_member", "swap")
@@ -138,10 +151,16 @@ class Devices:
         self.drives: list[Drive] = []
         self._nodes: dict[str, Node] = {}
         self._found: Found | None = None
+        #: nodes of logical volumes by uuid: they stay while the groups around them change
+        self._logical: dict[str, LogicalNode] = {}
+        #: what LVM may see: names of disks and partitions; None: everything
+        self.filter: list[str] | None = None
         #: devices opened under a name of their own (/dev/mapper/NAME), and the device that each came from
         self.mapped: dict[str, tuple[Node, str]] = {}
         #: called with the node of each volume group member that is opened
         self.active: Callable[[str], bool] = lambda name: True
+        #: called with old and new names of volumes that are open
+        self.renamed: Callable[[dict[str, str]], None] = lambda names: None
 
     def add(self, drive: Drive) -> str:
         """The drive gets the next name, which is returned."""
@@ -239,17 +258,23 @@ class Devices:
                     return self._volume(lv)
         raise GuestError(errno.ENOENT, name)
 
-    @staticmethod
-    def _volume(lv: LogicalVolume) -> Node:
+    def _volume(self, lv: LogicalVolume) -> Node:
         from ..errors import UnsupportedError
         from ..layout.lvm.node import LogicalNode
 
         writable = all(pv.node is not None and not pv.node.read_only for pv in lv.group.physical.values())
         try:
-            return LogicalNode(lv, writable=writable)
+            made = LogicalNode(lv, writable=writable)
         except UnsupportedError:
             # mirrors, snapshots and their origins are read; writing to them says why it is refused
-            return LogicalNode(lv)
+            made = LogicalNode(lv)
+        known = self._logical.get(lv.uuid)
+        if known is not None and known.exceptions is made.exceptions is None and known.read_only == made.read_only:
+            # somebody may have it mounted
+            known.follow(lv)
+            return known
+        self._logical[lv.uuid] = made
+        return made
 
     # ---- LUKS
 
@@ -295,12 +320,37 @@ class Devices:
     # ---- LVM
 
     def lvm(self) -> Found:
-        """The volume groups on all devices; read once, until something changes."""
+        """The volume groups on all devices that LVM may see; read once, until something changes."""
         if self._found is None:
             from ..layout.lvm import scan
 
-            self._found = scan({name: self.open(name) for name in self.bare()}, strict=False)
+            names = [name for name in self.bare() if self._seen(name)]
+            self._found = scan({name: self.open(name) for name in names}, strict=False)
         return self._found
+
+    def _seen(self, name: str) -> bool:
+        return self.filter is None or name in self.filter or name.rstrip("0123456789") in self.filter
+
+    def regroup(self) -> None:
+        """Volume groups have changed: look again. Nodes of volumes stay, and so does what is mounted from them, under
+        the names that these have now."""
+        old = {f"/dev/{node.filename}": uuid for uuid, node in self._logical.items()}
+        self._nodes = {name: node for name, node in self._nodes.items() if node.driver != "lvm2"}
+        self._found = None
+        now: dict[str, str] = {}
+        for group in self.lvm().groups:
+            for lv in group.volumes.values():
+                if lv.uuid in self._logical:
+                    now[lv.uuid] = f"/dev/{group.name}/{lv.name}"
+                    try:
+                        self._volume(lv)
+                    except CowshedError:
+                        # what can't be opened any more says why when it is asked for
+                        del self._logical[lv.uuid]
+        names = {name: now[uuid] for name, uuid in old.items() if now.get(uuid, name) != name}
+        if names:
+            self.mapped = {path: (node, names.get(source, source)) for path, (node, source) in self.mapped.items()}
+            self.renamed(names)
 
     def volume(self, name: str) -> LogicalVolume:
         """The logical volume of that device name. Raises GuestError ENOENT."""
@@ -347,9 +397,12 @@ class Devices:
 
     def close(self) -> None:
         for node in self._nodes.values():
-            if node.driver in ("lvm2", "slice"):
+            if node.driver == "slice":
                 node.close()
+        for logical in self._logical.values():
+            logical.close()
         self._nodes = {}
+        self._logical = {}
         for node, _ in self.mapped.values():
             node.close()
         self.mapped = {}

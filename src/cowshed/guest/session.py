@@ -111,6 +111,7 @@ class Session:
         self.devices = Devices()
         self.tree = Tree()
         self.running = False
+        self.devices.renamed = self._follow
         self.lock = RLock()
         self.group: Group | None = None
         self.files: dict[int, Writing] = {}
@@ -183,6 +184,11 @@ class Session:
                 self.tree.umount(mount)
                 return
         raise GuestError(errno.EINVAL, f"{what}: not mounted")
+
+    def _follow(self, names: Mapping[str, str]) -> None:
+        """Devices have other names now."""
+        for mount in self.tree.mounts:
+            mount.device = names.get(mount.device, mount.device)
 
     def umount_all(self) -> None:
         self.tree.sync()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 #: the modules below verbs/, those that short scripts need first
 MODULES = (
-    "disk", "read", "write", "local", "facts", "text", "copy", "archive", "partition", "volume", "filesystem",
+    "disk", "read", "write", "local", "facts", "text", "copy", "archive", "partition", "volume", "group", "logical",
+    "filesystem",
     "device", "inspection", "settings", "ext", "rights", "initrd", "journal", "kernel",
 )  # fmt: skip
 

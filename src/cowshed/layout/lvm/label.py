@@ -108,13 +108,15 @@ def _header(sector: bytes, offset: int, number: int) -> Label:
 
 class Copy:
     """The text in one metadata area: ``text`` (None when the area holds no volume group yet), ``ignored``: lvm2 was
-    told not to keep this area up to date."""
+    told not to keep this area up to date; ``offset`` in the area and ``size`` of the text, in bytes."""
 
-    __slots__ = ("ignored", "text")
+    __slots__ = ("ignored", "offset", "size", "text")
 
-    def __init__(self, text: str | None, ignored: bool) -> None:
+    def __init__(self, text: str | None, ignored: bool, offset: int = 0, size: int = 0) -> None:
         self.text = text
         self.ignored = ignored
+        self.offset = offset
+        self.size = size
 
 
 def read_area(node: Node, area: Area) -> Copy:
@@ -155,4 +157,4 @@ def read_area(node: Node, area: Area) -> Copy:
         text += node.read(area.offset + MDA_HEADER, length - first)
     if crc(text) != checksum:
         raise bad("the text's checksum is wrong", "checksum", checksum)
-    return Copy(text.rstrip(b"\0").decode("utf-8", "surrogateescape"), ignored)
+    return Copy(text.rstrip(b"\0").decode("utf-8", "surrogateescape"), ignored, offset, length)

@@ -160,10 +160,11 @@ class LogicalVolume:
 
 class VolumeGroup:
     """``extent_size`` in bytes; ``physical`` and ``volumes`` by name, hidden volumes too (not the bookkeeping ones
-    that only tie a snapshot to its origin); ``warnings``: what is odd but no reason to refuse."""
+    that only tie a snapshot to its origin); ``warnings``: what is odd but no reason to refuse; ``section``: the text
+    that all this was read from."""
 
     __slots__ = (
-        "extent_size", "flags", "name", "physical", "seqno", "tags", "uuid", "volumes", "warnings",
+        "extent_size", "flags", "name", "physical", "section", "seqno", "tags", "uuid", "volumes", "warnings",
     )  # fmt: skip
 
     def __init__(self, name: str, uuid: str, extent_size: int, seqno: int) -> None:
@@ -176,6 +177,7 @@ class VolumeGroup:
         self.physical: dict[str, PhysicalVolume] = {}
         self.volumes: dict[str, LogicalVolume] = {}
         self.warnings: list[str] = []
+        self.section = Section(name)
 
     @property
     def extents(self) -> int:
@@ -225,6 +227,7 @@ def read_groups(root: Section) -> list[VolumeGroup]:
 def _group(name: str, section: Section) -> VolumeGroup:
     extent_size = section.integer("extent_size", least=1, most=(1 << 32) - 1) * SECTOR
     group = VolumeGroup(name, section.string("id"), extent_size, section.integer("seqno"))
+    group.section = section
     group.flags = section.strings("status") + section.strings("flags")
     group.tags = section.strings("tags")
     for key, inner in section.section("physical_volumes").sections():

@@ -64,6 +64,12 @@ class LogicalNode(Node):
                 layer=self.driver,
             )
 
+    def follow(self, lv: LogicalVolume) -> None:
+        """The volume is described anew: it may have another name, size and place for its extents."""
+        self.lv = lv
+        self.filename = f"{lv.group.name}/{lv.name}"
+        self.size = lv.virtual_size
+
     # -- mapping --------------------------------------------------------------------------------------------------
 
     def _own(self, lv: LogicalVolume, offset: int, length: int, shift: int) -> Iterator[Extent]:

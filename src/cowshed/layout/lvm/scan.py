@@ -19,14 +19,17 @@ MAX_AREAS = 32
 
 class Found:
     """What `scan` saw. ``labels``: by the caller's name of the device; ``groups``; ``orphans``: devices with a label
-    that no group names; ``warnings``: damaged copies that a newer or equal one stands in for, and the like."""
+    that no group names; ``twins``: uuids that two devices have; ``nodes``: what was looked at; ``warnings``: damaged
+    copies that a newer or equal one stands in for, and the like."""
 
-    __slots__ = ("groups", "labels", "orphans", "warnings")
+    __slots__ = ("groups", "labels", "nodes", "orphans", "twins", "warnings")
 
     def __init__(self) -> None:
         self.labels: dict[str, Label] = {}
         self.groups: list[VolumeGroup] = []
+        self.nodes: dict[str, Node] = {}
         self.orphans: list[str] = []
+        self.twins: set[str] = set()
         self.warnings: list[str] = []
 
     def group(self, name: str) -> VolumeGroup | None:
@@ -45,6 +48,7 @@ def scan(nodes: Mapping[str, Node], *, strict: bool = True) -> Found:
     HostError when a node can't be read; without, they are no more than warnings.
     """
     found = Found()
+    found.nodes = dict(nodes)
     devices: dict[str, str] = {}
     newest: dict[str, VolumeGroup] = {}
     damaged: CowshedError | None = None
@@ -61,6 +65,7 @@ def scan(nodes: Mapping[str, Node], *, strict: bool = True) -> Found:
         if label is None:
             continue
         if label.uuid in devices:
+            found.twins.add(label.uuid)
             found.warnings.append(f"{path}: the same physical volume as {devices[label.uuid]}")
             continue
         found.labels[path] = label
