@@ -282,6 +282,7 @@ HOSTILE = [
     (_set("keyslots", "0", "area", "offset", value="4096"), CorruptError, "outside"),
     (_set("keyslots", "0", "area", "offset", value="x"), CorruptError, "no number"),
     (_set("keyslots", "0", "area", "offset", value=7), CorruptError, "another kind"),
+    (_set("keyslots", "0", "kdf", "hash", value="\ud800"), FeatureError, r"Hash algorithm '\\ud800'"),
     (_set("keyslots", "0", "area", "encryption", value="serpent-xts-plain64"), FeatureError, "serpent"),
     (_set("keyslots", "0", "type", value="reencrypt"), FeatureError, "reencrypted"),
     (_set("segments", "0", "encryption", value="twofish-xts-plain64"), FeatureError, "twofish"),

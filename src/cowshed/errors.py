@@ -57,7 +57,14 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
 def _quiet(text: str) -> str:
-    return text if text.isprintable() else text.translate(_CONTROLS)
+    if text.isprintable():
+        return text
+    text = text.translate(_CONTROLS)
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair of UTF-16, as JSON may have it
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 class CowshedError(Exception):

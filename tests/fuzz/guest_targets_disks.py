@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -336,14 +337,16 @@ def _luks2(folder: Path) -> Target:
         image.reset()
         top = json.loads(text)
         for _ in range(rng.choice((1, 1, 1, 2, 4))):
-            container, key = rng.choice(list(_leaves(top)))
-            kind = rng.randrange(4)
+            found = list(_leaves(top))
+            leaves = [one for one in found if not isinstance(one[0][one[1]], dict | list)]
+            container, key = rng.choice(leaves if rng.random() < 0.8 else found)
+            kind = rng.randrange(8)
             if kind == 0:
                 del container[key]
             elif kind == 1 and isinstance(container, dict):
                 container[rng.choice(("1", "00", "999", "-1", "x", key + "x", "²"))] = container.pop(key)
             else:
-                container[key] = rng.choice(values)
+                container[key] = copy.deepcopy(rng.choice(values))
         data = json.dumps(top).encode()
         if seed % 10 == 0:
             data = mutate_text(text, rng)

@@ -49,7 +49,7 @@ def check_hash(name: str, path: str) -> None:
     try:
         if not hashlib.new(name).digest_size:  # SHAKE has any length
             raise ValueError
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: JSON can name one that no encoding has
         raise FeatureError(f"Hash algorithm '{name}' not supported", path=path, field="hash-spec", value=name) from None
 
 
