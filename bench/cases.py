@@ -18,7 +18,8 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that must be reached: `what` is wall, cpu, rss (bytes, ours) or size (of the file written)."""
+    """A figure that must be reached: `what` is wall, cpu, seconds (of wall clock, ours), rss (bytes, ours) or size (of
+    the file written)."""
 
     what: str
     limit: float
@@ -26,6 +27,8 @@ class Target:
     def text(self) -> str:
         if self.what == "rss":
             return f"memory ≤ {self.limit / (1 << 20):.0f} MiB"
+        if self.what == "seconds":
+            return f"≤ {self.limit:g} s"
         return f"{self.what} ≤ {self.limit:g}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cases import CASES, Case, Target
+from guests import GUEST_CASES
 from pools import POOL_CASES
 
 COLUMNS = [
@@ -42,7 +43,7 @@ def machine(scratch: Path, theirs: str) -> dict[str, str]:
 
 
 def value(target: Target, figures: dict[str, Any]) -> float | None:
-    found = figures.get("our_rss" if target.what == "rss" else target.what)
+    found = figures.get({"rss": "our_rss", "seconds": "our_wall"}.get(target.what, target.what))
     return None if found is None else float(found)
 
 
@@ -79,7 +80,7 @@ def verdicts(case: Case, figures: dict[str, Any]) -> str:
 def report(results: dict[str, Any]) -> str:
     facts, cases = results["machine"], results["cases"]
     lines = [
-        "# Measured against qemu-img and virsh",
+        "# Measured against qemu-img, virsh and guestfish",
         "",
         "Written by `make bench`. Ratios are ours / theirs, below 1 is faster or less; runs are interleaved",
         "on one machine, and every result is judged by the real tool before it counts. The disk is 2 GiB,",
@@ -88,12 +89,13 @@ def report(results: dict[str, Any]) -> str:
         "",
         *(f"- {name}: {text}" for name, text in facts.items()),
         *([f"- and, for pools and volumes: {results['virsh']}"] if "virsh" in results else []),
+        *([f"- and, for the files inside disks: {results['guestfish']}"] if "guestfish" in results else []),
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---" * len(COLUMNS) + "|",
     ]
     missed = []
-    for case in [*CASES, *POOL_CASES]:
+    for case in [*CASES, *POOL_CASES, *GUEST_CASES]:
         got = cases.get(case.name)
         if got is None:
             continue
@@ -108,7 +110,7 @@ def report(results: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
         if not all(reached(target, got) for target in case.targets):
             missed.append(case)
-    absent = [case.title for case in [*CASES, *POOL_CASES] if case.name not in cases]
+    absent = [case.title for case in [*CASES, *POOL_CASES, *GUEST_CASES] if case.name not in cases]
     if absent:
         lines += ["", "Not measured: " + "; ".join(absent) + "."]
     if missed:
@@ -121,4 +123,4 @@ def report(results: dict[str, Any]) -> str:
 
 
 def _two(number: float | None) -> str:
-    return "" if number is None else f"{number:.2f}"
+    return "" if number is None else f"{number:.2f}" if number >= 0.1 else f"{number:.4f}"

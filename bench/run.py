@@ -1,5 +1,6 @@
-"""Measure cowshed against the real qemu-img and virsh: `make bench`, or bench/run.py [--only NAME] [--runs N]
-[--quick].
+"""Measure cowshed against the real qemu-img, virsh and guestfish.
+
+`make bench`, or bench/run.py [--only NAME] [--runs N] [--quick].
 
 Runs are interleaved (ours, theirs, ours, theirs, …) after one warm-up of each that is also judged: what we
 wrote is compared and checked by the real tool before any time of it counts. Sources and targets lie on one
@@ -25,6 +26,7 @@ from typing import Any
 
 import measure
 from cases import CASES, Case, Images
+from guests import GUEST_CASES, Guests
 from pools import POOL_CASES, Pools
 from report import machine, report, seconds, verdicts
 
@@ -92,6 +94,12 @@ class Bench:
         self.work = images.scratch / "work"
         self.log = images.scratch / "output"
         self.pools: Pools | None = None
+        self.guests: Guests | None = None
+
+    def guest(self, case: Case) -> dict[str, Any]:
+        if self.guests is None:
+            self.guests = Guests(self.images.scratch, self.runs, Path(self.tools.ours[0]).parent)
+        return self.guests.measure(case)
 
     def virsh(self, case: Case) -> dict[str, Any]:
         if self.pools is None:
@@ -107,6 +115,9 @@ class Bench:
         if self.pools is not None:
             self.pools.__exit__()
             self.pools = None
+        if self.guests is not None:
+            self.guests.close()
+            self.guests = None
 
     def argv(self, case: Case, prefix: tuple[str, ...]) -> list[str]:
         def place(match: re.Match[str]) -> str:
@@ -211,7 +222,10 @@ class Bench:
 
     def measure(self, case: Case) -> dict[str, Any]:
         try:
-            return {"command": self.pair, "floor": self.floor, "call": self.call, "virsh": self.virsh}[case.kind](case)
+            how = {
+                "command": self.pair, "floor": self.floor, "call": self.call, "virsh": self.virsh, "guest": self.guest,
+            }  # fmt: skip
+            return how[case.kind](case)
         finally:
             for path in (self.out, self.work, self.log):
                 path.unlink(missing_ok=True)
@@ -219,7 +233,7 @@ class Bench:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure cowshed against the real qemu-img.")
-    cases = [*CASES, *POOL_CASES]
+    cases = [*CASES, *POOL_CASES, *GUEST_CASES]
     names = [case.name for case in cases]
     parser.add_argument("--only", action="append", metavar="NAME", help="this case; repeatable, see --list")
     parser.add_argument("--list", action="store_true", help="name the cases")
@@ -266,6 +280,8 @@ def main() -> int:
         results["cases"][case.name] = got
         if bench.pools is not None:
             results["virsh"] = bench.pools.version()
+        if bench.guests is not None:
+            results["guestfish"] = bench.guests.version
         line = f"{case.name:16} wall {got['wall']:5.2f}"
         line += f" cpu {got['cpu']:5.2f}" if "cpu" in got else ""
         line += f" size {got['size']:.3f}" if "size" in got else ""
