@@ -13,6 +13,7 @@ import pytest
 
 import judges
 from cowshed.errors import FeatureError
+from cowshed.guest.filesystem.ext.journal import Journal
 from test_guest_ext import clean, image, mounted, opened, our_tree
 
 NOW = 1_900_000_000 * 10**9
@@ -114,8 +115,31 @@ def test_ways_of_journalling(options: str, tmp_path: Path) -> None:
     _compare(path)
 
 
+def test_a_transaction_that_lacks_a_block(tmp_path: Path) -> None:
+    """With checksums of version 1 the last transaction is left out when one of its blocks was not written."""
+    path = image(tmp_path / "disk.img", 48 << 20, "-t", "ext4", "-O", "^metadata_csum,^64bit")
+    with mounted(path, "journal_async_commit,data=writeback") as top:
+        _work(top, 4)
+        _stop(top, WITH_LOG_FLUSH)
+    with opened(path) as fs:
+        log = Journal(fs)
+        assert log.compat & 1
+        transactions, _ = log._scan()
+        places = [log.place(at) * log.block_size for _, _, _, at in transactions[-1][1]]
+        before = our_tree(fs)
+    with open(path, "r+b") as file:
+        for place in places:
+            file.seek(place)
+            file.write(bytes(1024))
+    _compare(path)
+    with opened(path) as fs:
+        after = our_tree(fs)
+        after.pop(b"/of ours")
+    assert before != after
+
+
 def test_a_ring_that_went_round(tmp_path: Path) -> None:
-    """The shortest journal, with more in it than it has blocks: the log begins near its end and goes on at its begin."""
+    """The shortest journal, with more in it than it has blocks: the log goes on at its begin."""
     path = image(tmp_path / "disk.img", 48 << 20, "-t", "ext4", "-b", "1024", "-J", "size=1")
     with mounted(path) as top:
         _work(top, 9)

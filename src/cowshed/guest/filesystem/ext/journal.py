@@ -8,6 +8,7 @@ fast commits are refused by name.
 from __future__ import annotations
 
 import struct
+import zlib
 
 from ....errors import CorruptError, FeatureError
 from .crc import crc32c
@@ -31,6 +32,19 @@ INCOMPAT_FAST_COMMIT = 0x20
 
 ESCAPE, SAME_UUID, DELETED, LAST = 1, 2, 4, 8
 _FC_HEAD = 0x0009
+
+
+#: bits of each byte the other way round
+_MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _sum_be(total: int, data: bytes) -> int:
+    """Go on with a CRC-32 that takes the highest bit first, by way of the one that takes the lowest first."""
+    return zlib.crc32(data.translate(_MIRROR), total)
+
+
+def _finish_be(total: int) -> int:
+    return int(f"{total ^ 0xFFFFFFFF:032b}"[::-1], 2)
 
 
 class Journal:
@@ -209,6 +223,10 @@ class Journal:
         blocks: list[tuple[int, int, int, int]] = []
         revoking: set[int] = set()
         left = self.end - self.first
+        # checksums of version 1: one for all of a transaction, in its commit block; with asynchronous commits nothing
+        # else tells whether what is before that block was written
+        whole = bool(self.compat & COMPAT_CHECKSUM) and not self.sums
+        total = 0
         while left > 0:
             data = self.read(at)
             magic, kind, number = HEADER.unpack_from(data)
@@ -219,8 +237,12 @@ class Journal:
             if kind == DESCRIPTOR:
                 if not self.tail_ok(data):
                     break
+                if whole:
+                    total = _sum_be(total, data)
                 for block, flags, checksum in self.tags(data):
                     blocks.append((block, flags, checksum, at))
+                    if whole and left > 0:
+                        total = _sum_be(total, self.read(at))
                     at = self.after(at)
                     left -= 1
                 if left < 0:
@@ -237,6 +259,9 @@ class Journal:
             elif kind == COMMIT:
                 if not self.commit_ok(data):
                     break
+                if whole and data[12:14] == b"\1\4" and int.from_bytes(data[16:20], "big") != _finish_be(total):
+                    break
+                total = 0
                 transactions.append((sequence, blocks))
                 for block in revoking:
                     revoked[block] = sequence
