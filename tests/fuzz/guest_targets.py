@@ -117,7 +117,7 @@ def _xfs(version: str) -> Callable[[Path], Target]:
         if version == "dirty":
             fs = open_filesystem(image, "xfs")
             journal = log.Log(image, fs.superblock)  # type: ignore[attr-defined]
-            places = [(journal.where(r.position), min(r.blocks * 512, 40_000)) for r in journal._headers()]
+            places = [(journal.where(r.position), min(r.blocks * 512, 40_000)) for r in journal.headers()]
             assert places
         store.Store.verify = lambda *_: None  # type: ignore[method-assign, assignment]
         log.Log._whole = lambda *_: True  # type: ignore[method-assign, assignment]

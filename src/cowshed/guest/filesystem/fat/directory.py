@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from ....errors import CorruptError
 from . import name as names
 from . import stamp
 
@@ -20,6 +21,8 @@ LIMIT = 65536 * 32
 #: date of change, cluster's low half, size
 ENTRY = struct.Struct("<11sBBBHHHHHHHI")
 
+#: bytes of a short name
+_LEGAL = frozenset(range(32, 256)).difference(b'"*+,./:;<=>?[\\]|')
 DOT, DOTS = b".".ljust(11), b"..".ljust(11)
 
 
@@ -166,10 +169,26 @@ class Directory:
             self.remember(record)
 
     def change(self) -> None:
-        """It is about to be changed."""
+        """It is about to be changed. Raises CorruptError where that would take names from others."""
         if self.before is None:
+            self._refuse_hidden()
             self.before = bytes(self.data)
             self.find_gaps(True)
+
+    def _refuse_hidden(self) -> None:
+        """Names behind the end mark are none for the specification; Linux and fsck.vfat pass over the mark and show
+        them. They would be lost with what is cleared there."""
+        mark = next((slot for slot, byte in enumerate(self.data[::32]) if not byte), None)
+        if mark is None or self.data.count(0, mark * 32) == len(self.data) - mark * 32:
+            return
+        for at in range(mark * 32, len(self.data), 32):
+            short, attributes = self.data[at : at + 11], self.data[at + 11]
+            if short[0] not in (0, DELETED) and not attributes & (0xC0 | VOLUME) and _LEGAL.issuperset(short[1:]):
+                raise CorruptError(
+                    "The directory has entries behind its end mark, which a change would lose",
+                    layer="FAT directory", field="DIR_Name", offset=self.place(at // 32), value=bytes(short).hex(),
+                    hint="Linux shows them: mount it there and move them elsewhere",
+                )  # fmt: skip
 
     def find_gaps(self, keep: bool) -> None:
         """Look for free slots; with ``keep`` not those whose entry is still there on the device."""
