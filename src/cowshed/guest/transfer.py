@@ -11,6 +11,7 @@ import os
 import stat as _stat
 
 from ..errors import CorruptError, HostError, host_error
+from ..ops.sparse import is_zero
 from .filesystem.base import GuestError
 from .mounts import STEP
 from .place import escaped
@@ -163,7 +164,7 @@ def _pour_sparse(tree: Tree, place: Place, fd: int) -> int:
 
 
 def _put_piece(fd: int, piece: bytes) -> None:
-    if piece.count(0) < len(piece):
+    if not is_zero(memoryview(piece)):
         _write(fd, piece)
     else:
         os.lseek(fd, len(piece), os.SEEK_CUR)
