@@ -80,9 +80,9 @@ def tune2fs_l(fish: Fish, device: str) -> Iterator[tuple[str, str]]:
 
 @command(
     "tune2fs",
-    "device:device [force:bool] [maxmountcount:int] [mountcount:int] [errorbehavior:string] [group:int] "
+    "device:device [force:bool] [maxmountcount:int] [mountcount:int] [errorbehavior:string] [group:int64] "
     "[intervalbetweenchecks:int] [reservedblockspercentage:int] [lastmounteddirectory:string] "
-    "[reservedblockscount:int] [user:int]",
+    "[reservedblockscount:int64] [user:int64]",
     help="adjust ext2/ext3/ext4 filesystem parameters",
 )
 def tune2fs(
@@ -223,3 +223,29 @@ def zero_free_space(fish: Fish, directory: bytes) -> None:
     except CowshedError:
         fs.discard_changes()
         raise
+
+
+def _resized(fish: Fish, device: str, name: str, size: int | None) -> None:
+    """To ``size`` bytes, or to all of the device."""
+    from ....guest.filesystem.ext.resize import resize
+
+    opened(fish, device, name)
+    with Ext(fish, device, name, "resize2fs") as fs:
+        try:
+            resize(fs, None if size is None else size // fs.block_size)
+        except OptionError as error:
+            why = f" ({error.hint})" if error.hint else ""
+            raise Failed(f"{error}{why}") from error
+    fish.session.devices.forget()
+
+
+@command("resize2fs", "device:device", help="resize an ext2, ext3 or ext4 filesystem")
+def resize2fs(fish: Fish, device: str) -> None:
+    _resized(fish, device, "resize2fs", None)
+
+
+@command("resize2fs-size", "device:device size:int", help="resize an ext2, ext3 or ext4 filesystem (with size)")
+def resize2fs_size(fish: Fish, device: str, size: int) -> None:
+    if size & 1023:
+        raise Failed(f"{size}: size must be a round number of kilobytes")
+    _resized(fish, device, "resize2fs_size", size)

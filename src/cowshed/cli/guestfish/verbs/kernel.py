@@ -10,7 +10,7 @@ _KERNEL = """
 command command-lines sh sh-lines dmesg debug modprobe mount-9p list-9p mount-local mount-local-run umount-local
 mount-loop swapon-device swapon-file swapon-label swapon-uuid swapoff-device swapoff-file swapoff-label swapoff-uuid
 inotify-add-watch inotify-close inotify-files inotify-init inotify-read inotify-rm-watch utsname grub-install
-rsync rsync-in rsync-out selinux-relabel blockdev-setro blockdev-setrw blockdev-setra
+rsync rsync-in rsync-out selinux-relabel getcon blockdev-setro blockdev-setrw blockdev-setra
 """
 
 #: they work on structures that cowshed does not know, or does not change, yet
@@ -19,11 +19,11 @@ aug-clear aug-close aug-defnode aug-defvar aug-get aug-init aug-insert
 aug-label aug-load aug-ls aug-match aug-mv aug-rm aug-save aug-set aug-setm aug-transform blkdiscard
 btrfs-balance btrfs-filesystem-show btrfs-fsck btrfs-subvolume-create btrfs-subvolume-delete btrfs-subvolume-list
 btrfs-subvolume-show btrfs-subvolume-snapshot download-blocks download-inode e2fsck e2fsck-f
-extlinux filesystem-walk find-inode fsck hivex-close hivex-commit hivex-node-children hivex-open hivex-root
-hivex-value-string ldmtool-scan
+extlinux filesystem-walk find-inode fsck
+ldmtool-scan
 luks-add-key luks-format luks-kill-slot
 md-create md-detail md-stat md-stop mke2fs mksquashfs ntfs-3g-probe ntfsclone-in ntfsclone-out ntfsfix ntfsresize
-ntfsresize-size remove-drive resize2fs resize2fs-M resize2fs-size scrub-device
+ntfsresize-size remove-drive resize2fs-M scrub-device
 scrub-file scrub-freespace syslinux vfs-minimum-size
 xfs-admin
 xfs-growfs xfs-repair yara-load yara-scan

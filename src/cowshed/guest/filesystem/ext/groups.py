@@ -80,6 +80,10 @@ class Groups:
     def forget(self) -> None:
         self._loaded.clear()
 
+    def add(self, group: Group) -> None:
+        """A new group."""
+        self._loaded[group.number] = group
+
     def desc_block(self, index: int, copy: bool = False) -> int:
         """The block that holds descriptors ``index`` * descs_per_block on; ``copy``: the first backup of it."""
         sb = self.sb

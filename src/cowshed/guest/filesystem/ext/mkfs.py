@@ -330,9 +330,9 @@ class _Maker:
                 for number in members:
                     goal = first if flex > 1 else sb.group_first_block(number)
                     setattr(made[number], attribute, self._find(goal, count))
-            for number, group in made.items():
+            for group in made.values():
                 group.free_inodes = sb.inodes_per_group
-                self.groups._loaded[number] = group
+                self.groups.add(group)
 
     # ---- inodes
 

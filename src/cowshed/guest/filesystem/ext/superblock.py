@@ -98,8 +98,12 @@ class Superblock:
     """
 
     def __init__(self, raw: bytes, where: int = 0) -> None:
-        self.raw = bytearray(raw)
         self.where = where
+        self.read(raw)
+
+    def read(self, raw: bytes) -> None:
+        """Become what these bytes say."""
+        self.raw = bytearray(raw)
         if self.u16(0x38) != MAGIC:
             raise ForeignError("No ext2, ext3 or ext4 superblock", layer="ext", field="s_magic", value=self.u16(0x38))
         self.revision = self.u32(0x4C)
