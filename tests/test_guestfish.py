@@ -135,7 +135,7 @@ def test_every_command_is_whole() -> None:
     import inspect
 
     kinds = {
-        "path", "device", "mountable", "place", "string", "bytes", "int", "bool", "guid", "in", "out", "list", "names",
+        "path", "device", "mountable", "place", "string", "bytes", "int", "int64", "bool", "guid", "in", "out", "list", "names",
         "words",
     }  # fmt: skip
     found = list(commands())

@@ -30,8 +30,8 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices, and device no
 #: a word that stands for an argument of each type
 _WORDS = {
     "path": "/a", "device": "/dev/sda", "mountable": "/dev/sda1", "place": "/a", "string": "s", "bytes": "b",
-    "int": "1", "bool": "true", "in": "/etc/hostname", "out": "-", "list": '"a b"', "names": '"a b"', "words": "w",
-    "guid": "s",
+    "int": "1", "int64": "1", "bool": "true", "in": "/etc/hostname", "out": "-", "list": '"a b"', "names": '"a b"',
+    "words": "w", "guid": "s",
 }  # fmt: skip
 
 #: newer than the release that we are compared with, or of its library alone
@@ -64,6 +64,11 @@ def misused(known: Command) -> list[str]:
             if one.optional:
                 word = _WORDS[one.type].replace('"', "")
                 lines.append(f"{whole} {one.name}:{word}")
+        for one in known.arguments:
+            if one.type in ("int", "int64"):
+                words = ["99999999999" if other is one else _WORDS[other.type] for other in known.arguments
+                         if not other.optional]  # fmt: skip
+                lines.append(" ".join([name, *words, *([f"{one.name}:99999999999"] if one.optional else [])]))
     return lines
 
 
@@ -73,6 +78,22 @@ def test_misused_commands_are_refused_as_there(tmp_path: Path, figures: Any) -> 
     assert not differ, "\n".join(differ)
     assert same >= 1000
     figures.add("guestfish: misused commands compared", same)
+
+
+#: where we say what is wrong
+_CLEARER = (
+    "disk-create $HOST/d.qcow2 qcow2 1M preallocation:foo", "disk-create /nope/e.qcow2 qcow2 1M",
+    "disk-format $HOST/nosuch", "disk-virtual-size $HOST/nosuch", "disk-has-backing-file $HOST/nosuch",
+    "add $HOST/a.qcow2 protocol:nbd",
+)  # fmt: skip
+
+
+def test_what_needs_no_machine_prints_what_the_real_one_prints(tmp_path: Path, figures: Any) -> None:
+    found = Pair(tmp_path, []).run(read_lines("guestfish_local_commands.txt"), begin="")
+    same, differ = differences(found, lambda command: command in _CLEARER)
+    assert not differ, "\n".join(differ)
+    assert same >= 250
+    figures.add("guestfish: commands without a machine compared", same)
 
 
 # ---- a machine of it, and files of ours

@@ -32,11 +32,11 @@ def bind(fish: Fish, command: Command, words: list[str], called: str = "") -> tu
     options = {one.name: one for one in command.arguments if one.optional}
     endless = bool(fixed) and fixed[-1].type == "words"
     least = len(fixed) - endless
-    if len(words) < least or (len(words) > len(fixed) and not options and not endless):
+    if len(words) < least or (len(words) > len(fixed) + len(options) and not endless):
         raise Refused(wrong_number(command, called))
     values: list[Any] = []
     for argument, word in zip(fixed[:least], words, strict=False):
-        values.append(convert(fish, command, argument, word))
+        values.append(convert(fish, command, argument, word, called))
     rest = words[least:]
     if endless:
         values.append(rest)
@@ -49,12 +49,14 @@ def bind(fish: Fish, command: Command, words: list[str], called: str = "") -> tu
             raise Refused(f'{called}: unknown optional argument "{word}"')
         if option.keyword in given:
             raise Refused(f'{called}: optional argument "{name}" given more than once')
-        given[option.keyword] = convert(fish, command, option, text)
+        given[option.keyword] = convert(fish, command, option, text, called)
     return values, given
 
 
 def wrong_number(command: Command, called: str = "") -> str:
     called = called or command.name
+    if command.misuse:
+        return command.misuse.format(called)
     return (
         "error: incorrect number of arguments\n"
         f"usage: {command.usage}\n"
@@ -62,12 +64,13 @@ def wrong_number(command: Command, called: str = "") -> str:
     )
 
 
-def convert(fish: Fish, command: Command, argument: Argument, word: str) -> Any:
+def convert(fish: Fish, command: Command, argument: Argument, word: str, called: str = "") -> Any:
     """One word by its argument's type:
 
     ``path``: bytes, of a file in the guest; ``device``, ``mountable``, ``place`` (a device or a path), ``string``,
-    ``key``: text; ``in`` and ``out``: a file on the host (- for standard input or output); ``int``: as C writes
-    numbers, with sizes' suffixes; ``bool``; ``list``: words separated by blanks, quoted where they hold some;
+    ``key``: text; ``in`` and ``out``: a file on the host (- for standard input or output); ``int`` and ``int64``:
+    as C writes numbers of 32 and 64 bits, with sizes' suffixes; ``bool``; ``list``: words separated by blanks, quoted
+    where they hold some;
     ``names``: the same as text; ``guid``; ``bytes``. Raises Refused, UsageError.
     """
     kind = argument.type
@@ -75,8 +78,11 @@ def convert(fish: Fish, command: Command, argument: Argument, word: str) -> Any:
         return os.fsencode(windows_path(fish, word))
     if kind in ("bytes",):
         return os.fsencode(word)
-    if kind == "int":
-        return number(command, argument, word)
+    if kind in ("int", "int64"):
+        value = number(command, argument, word, called)
+        if kind == "int" and not -(1 << 31) <= value < 1 << 31:
+            raise Refused(f"{_named(command, argument, called)}: integer out of range")
+        return value
     if kind == "bool":
         lowered = word.lower()
         if lowered in _TRUE:
@@ -102,16 +108,19 @@ def _is_guid(text: str) -> bool:
 
 
 def windows_path(fish: Fish, word: str) -> str:
-    """``win:\\name`` is a path with slashes; drive letters need a guest that was inspected."""
+    """``win:\\name`` has slashes and is spelled as the guest has it; drive letters need a guest that was inspected."""
     if word[:4].lower() != "win:":
         return word
     body = word[4:]
+    above = ""
     if len(body) > 1 and body[1] == ":":
-        return fish.drive_letter(body[0]) + body[2:].replace("\\", "/")
-    return body.replace("\\", "/")
+        fish.need_running("inspect_get_roots")
+        above, body = fish.drive_letter(body[0]), body[2:]
+    fish.need_running("case_sensitive_path")
+    return fish.spelled(above + "/" + body.replace("\\", "/").lstrip("/"))
 
 
-def number(command: Command, argument: Argument, word: str) -> int:
+def number(command: Command, argument: Argument, word: str, called: str = "") -> int:
     """An integer as xstrtoll reads it: 10, 0x1f, 017, with a suffix of size."""
     text = word
     sign = 1
@@ -120,7 +129,7 @@ def number(command: Command, argument: Argument, word: str) -> int:
         text = text[1:]
     digits = 0
     base = 10
-    if text[:2].lower() == "0x":
+    if text[:2].lower() == "0x" and text[2:3] in tuple("0123456789abcdefABCDEF"):
         base, text = 16, text[2:]
     elif text[:1] == "0" and text[1:2].isdigit():
         base = 8
@@ -129,12 +138,12 @@ def number(command: Command, argument: Argument, word: str) -> int:
         digits += 1
     suffix = text[digits:]
     if not digits:
-        raise _bad(command, argument, 4)
+        raise _bad(command, argument, called, 4)
     value = int(text[:digits], base)
     if suffix:
         unit, rest = suffix[0], suffix[1:]
         if unit not in _SUFFIXES or rest not in ("", "iB", "B", "D"):
-            raise _bad(command, argument, 2)
+            raise _bad(command, argument, called, 2)
         if unit == "b":
             value *= 512
         elif rest in ("B", "D"):
@@ -143,12 +152,17 @@ def number(command: Command, argument: Argument, word: str) -> int:
             value <<= _SUFFIXES[unit]
     value *= sign
     if not -(1 << 63) <= value < 1 << 63:
-        raise _bad(command, argument, 1)
+        raise _bad(command, argument, called, 1)
     return value
 
 
-def _bad(command: Command, argument: Argument, code: int) -> Refused:
-    return Refused(f"{command.name}: {argument.name}: invalid integer parameter (xstrtoll returned {code})")
+def _bad(command: Command, argument: Argument, called: str, code: int) -> Refused:
+    return Refused(f"{_named(command, argument, called)}: invalid integer parameter (xstrtoll returned {code})")
+
+
+def _named(command: Command, argument: Argument, called: str) -> str:
+    """An argument of a command as messages about numbers call it."""
+    return f"{called or command.name}: {'optargs_s.' if argument.optional else ''}{argument.name}"
 
 
 def split_list(text: str) -> list[str]:
@@ -163,7 +177,7 @@ def split_list(text: str) -> list[str]:
         if text[at] in "'\"":
             stop = text.find(text[at], at + 1)
             if stop < 0:
-                raise Refused(f"{text}: unterminated quote")
+                raise Refused(f'Runaway quote in string "{text}"')
             found.append(text[at + 1 : stop])
             at = stop + 1
             continue

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...guest.inspect.access import SessionGuest
     from ...guest.inspect.root import Root
     from ..output import Output
+    from .verbs.local import Handler
     from .remote import Remote
 
 
@@ -79,6 +80,8 @@ class Fish:
         self.bars: bool | None = None
         self.guest: SessionGuest | None = None
         self.roots: list[Root] | None = None
+        #: of events, as `event` registers them
+        self.handlers: list[Handler] = []
 
     # ---- telling
 
@@ -273,6 +276,19 @@ class Fish:
 
     def drive_letter(self, letter: str) -> str:
         raise Refused(f"drive {letter}: no Windows drive of that letter was found")
+
+    def spelled(self, path: str) -> str:
+        """A path whose names are in the case that the guest has. Raises Foreign, Failed."""
+        from ...guest.filesystem.base import GuestError
+        from ...guest.search import case_sensitive_path
+
+        if not self.session.tree.mounts:
+            text = "case_sensitive_path_stub: you must call 'mount' first to mount the root filesystem"
+            raise Foreign("case_sensitive_path", text)
+        try:
+            return case_sensitive_path(self.session.tree, os.fsencode(path)).decode("utf-8", "surrogateescape")
+        except GuestError as error:
+            raise Foreign("case_sensitive_path", str(error)) from error
 
     # ---- what several commands need
 

@@ -25,7 +25,7 @@ MODULES = (
 
 
 #: what usage says of an optional argument's value
-_VALUES = {"bool": "true|false", "int": "N"}
+_VALUES = {"bool": "true|false", "int": "N", "int64": "N"}
 
 
 class Argument:
@@ -45,10 +45,10 @@ class Argument:
 
 class Command:
     """``names``: its own first, then aliases. ``rest``: the last argument takes all further words. ``internal``: what
-    error messages call it. ``local``: it works before `run`. ``gone``: what a file system driver or a kernel would
-    have to do for it, when it can't be done here."""
+    error messages call it. ``local``: it works before `run`. ``misuse``: what is said of a wrong number of arguments,
+    where that isn't its usage; ``{}`` stands for its name."""
 
-    __slots__ = ("arguments", "handler", "help", "internal", "local", "module", "names", "result", "step")
+    __slots__ = ("arguments", "handler", "help", "internal", "local", "misuse", "module", "names", "result", "step")
 
     def __init__(
         self,
@@ -60,8 +60,10 @@ class Command:
         step: str,
         local: bool,
         handler: Callable[..., Any],
+        misuse: str,
     ) -> None:
         self.names = names
+        self.misuse = misuse
         self.arguments = arguments
         self.result = result
         self.help = help
@@ -101,6 +103,7 @@ def command(
     internal: str | None = None,
     step: str = "",
     local: bool = False,
+    misuse: str = "",
 ) -> Callable[[Handler], Handler]:
     """Declare the function below as a command; ``names``: its name and its aliases, separated by blanks."""
 
@@ -115,6 +118,7 @@ def command(
             step,
             local,
             handler,
+            misuse,
         )
         for name in all_names:
             if name in _COMMANDS and _COMMANDS[name].handler.__qualname__ != handler.__qualname__:
@@ -126,8 +130,11 @@ def command(
 
 
 def find(name: str) -> Command | None:
-    """The command of that name; underscores count as hyphens. Loads no more modules than it takes."""
-    name = name.replace("_", "-")
+    """The command of that name; underscores count as hyphens, capitals as small letters.
+
+    Loads no more modules than it takes.
+    """
+    name = name.replace("_", "-").lower()
     while name not in _COMMANDS:
         rest = [module for module in MODULES if module not in _loaded]
         if not rest:

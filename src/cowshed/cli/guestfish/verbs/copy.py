@@ -234,7 +234,7 @@ def _between(
         fish.session.devices.forget()
 
 
-_OFFSETS = "[srcoffset:int] [destoffset:int] [size:int] [sparse:bool] [append:bool]"
+_OFFSETS = "[srcoffset:int64] [destoffset:int64] [size:int64] [sparse:bool] [append:bool]"
 
 
 def _copying(name: str, from_device: bool, to_device: bool, help: str) -> None:
@@ -263,7 +263,7 @@ _copying("copy-device-to-file", True, False, "copy from source device to destina
 _copying("copy-device-to-device", True, True, "copy from source device to destination device")
 
 
-@command("copy-size", "src:path dest:path size:int", help="copy size bytes from source to destination")
+@command("copy-size", "src:path dest:path size:int64", help="copy size bytes from source to destination")
 def copy_size(fish: Fish, src: bytes, dest: bytes, size: int) -> None:
     source = regular(fish, src)
     if source.stat().size < size:

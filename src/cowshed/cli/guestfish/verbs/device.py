@@ -37,7 +37,7 @@ def device_pieces(fish: Fish, name: str) -> Iterator[bytes]:
 
 @command("device-index", "device:device", "int", help="convert device to index", local=True)
 def device_index(fish: Fish, device: str) -> int:
-    letters = fish.session.devices.canonical(device).removeprefix("/dev/sd")
+    stem, _, letters = fish.session.devices.canonical(device).partition("/dev/sd")
     index = 0
     for letter in letters:
         if not "a" <= letter <= "z":
@@ -45,7 +45,7 @@ def device_index(fish: Fish, device: str) -> int:
         index = index * 26 + ord(letter) - ord("a") + 1
     else:
         # a name is enough: nobody looks whether a disk of that name was added
-        if letters:
+        if letters and not stem:
             return index - 1
     raise HostFailure(f"{device}: device not found")
 
@@ -124,7 +124,7 @@ def blockdev_rereadpt(fish: Fish, device: str) -> None:
     fish.session.devices.forget()
 
 
-@command("pread-device", "device:device count:int offset:int", "buffer", help="read part of a device")
+@command("pread-device", "device:device count:int offset:int64", "buffer", help="read part of a device")
 def pread_device(fish: Fish, device: str, count: int, offset: int) -> bytes:
     node = opened(fish, device, "pread_device")
     if count < 0 or offset < 0:
@@ -132,7 +132,7 @@ def pread_device(fish: Fish, device: str, count: int, offset: int) -> bytes:
     return node.read(offset, max(0, min(count, node.size - offset, 1 << 30)))
 
 
-@command("pwrite-device", "device:device content:bytes offset:int", "int", help="write to part of a device")
+@command("pwrite-device", "device:device content:bytes offset:int64", "int", help="write to part of a device")
 def pwrite_device(fish: Fish, device: str, content: bytes, offset: int) -> int:
     node = opened(fish, device, "pwrite_device")
     if offset < 0:

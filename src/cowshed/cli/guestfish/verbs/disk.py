@@ -54,11 +54,16 @@ def add_drive(
             if given:
                 raise HostFailure(f"you cannot specify a {word} with file-backed disks")
     if label is not None and (not label.isascii() or not label.isalpha() or len(label) > 20):
-        raise Failed("label parameter is empty, too long, or contains disallowed characters")
+        raise HostFailure("label parameter is empty, too long, or contains disallowed characters")
+    for word, name_given in (("format", format), ("iface", iface or None)):
+        if name_given is not None and not name_given.replace("-", "").replace("_", "").isalnum():
+            raise HostFailure(f"{word} parameter is empty or contains disallowed characters")
     if cachemode not in ("", "writeback", "unsafe"):
         raise HostFailure("cachemode parameter must be ‘writeback’ (default) or ‘unsafe’")
     if discard not in ("", "disable", "enable", "besteffort"):
         raise HostFailure("discard parameter must be ‘disable’, ‘enable’ or ‘besteffort’")
+    if discard in ("enable", "besteffort") and readonly:
+        raise HostFailure("discard support cannot be enabled on read-only drives")
     if blocksize not in (None, 512, 4096):
         raise HostFailure("blocksize parameter is invalid")
     if protocol not in _PROTOCOLS:

@@ -207,7 +207,7 @@ def remount(fish: Fish, mountpoint: bytes, rw: bool | None = None) -> None:
 
 @command(
     "fstrim",
-    "mountpoint:path [offset:int] [length:int] [minimumfreeextent:int]",
+    "mountpoint:path [offset:int64] [length:int64] [minimumfreeextent:int64]",
     help="trim free space in a filesystem",
 )
 def fstrim(

@@ -22,7 +22,7 @@ def pvresize(fish: Fish, device: str) -> None:
     told(fish, "pvresize", "", lambda volumes: volumes.resize_physical(device), before=f"{device}: ")
 
 
-@command("pvresize-size", "device:device size:int", help="resize an LVM physical volume (with size)")
+@command("pvresize-size", "device:device size:int64", help="resize an LVM physical volume (with size)")
 def pvresize_size(fish: Fish, device: str, size: int) -> None:
     rest = abs(size) % 512
     if rest or size < 0:

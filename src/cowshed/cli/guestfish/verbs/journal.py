@@ -48,7 +48,7 @@ def journal_next(fish: Fish) -> bool:
     return _journal(fish, "journal_next").next()
 
 
-@command("journal-skip", "skip:int", "int", help="skip forwards or backwards in the journal")
+@command("journal-skip", "skip:int64", "int", help="skip forwards or backwards in the journal")
 def journal_skip(fish: Fish, skip: int) -> int:
     return _journal(fish, "journal_skip").skip(skip)
 
@@ -77,6 +77,6 @@ def journal_get_data_threshold(fish: Fish) -> int:
     return _journal(fish, "journal_get_data_threshold").threshold
 
 
-@command("journal-set-data-threshold", "threshold:int", help="set the data threshold for reading journal entries")
+@command("journal-set-data-threshold", "threshold:int64", help="set the data threshold for reading journal entries")
 def journal_set_data_threshold(fish: Fish, threshold: int) -> None:
     _journal(fish, "journal_set_data_threshold").threshold = threshold & ((1 << 64) - 1)

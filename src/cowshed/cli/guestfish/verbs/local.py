@@ -7,11 +7,7 @@ import os
 from ..arguments import Refused
 from ..fish import Failed, Fish, Left
 from ..table import command, find
-from .read import shown
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .read import HostFailure, shown
 
 
 @command("help", "cmd:words", help="display a list of commands or help on a command", local=True)
@@ -32,8 +28,8 @@ class Quietly(Refused):
     """It failed, and all has been said."""
 
 
-@command("quit exit q", help="quit guestfish", local=True)
-def quit(fish: Fish) -> None:
+@command("quit exit q", "words:words", help="quit guestfish", local=True)
+def quit(fish: Fish, words: list[str]) -> None:
     fish.session.tree.sync()
     raise Left
 
@@ -58,6 +54,11 @@ def glob(fish: Fish, words: list[str]) -> None:
     choices: list[list[str]] = []
     for word in words[1:]:
         if word.startswith("/") and not word.startswith("/dev/"):
+            try:
+                fish.need_running("glob_expand")
+            except Failed as failed:
+                fish.error(str(failed))
+                raise Refused(f"glob: guestfs_glob_expand call failed: {word}") from failed
             fish.need_root("glob_expand")
             found = expand(fish.session.tree, os.fsencode(word), slash=False) if _magic(word) else [os.fsencode(word)]
             choices.append([shown(path) for path in found])
@@ -129,6 +130,8 @@ def reopen(fish: Fish) -> None:
 
     fish.session.close()
     fish.session = Session(readonly=fish.readonly)
+    # settings are the handle's
+    fish.facts = {name: value for name, value in fish.facts.items() if name in ("autosync", "path", "trace", "verbose")}
 
 
 def _edit(fish: Fish, path: bytes, default: str) -> None:
@@ -231,7 +234,7 @@ def hexedit(fish: Fish, words: list[str]) -> None:
 
     known = find("hexedit")
     assert known is not None
-    sizes = [number(known, Argument("size:int"), word) for word in words[1:]]
+    sizes = [number(known, Argument("size:int64"), word) for word in words[1:]]
     start, count = (0, None) if not sizes else (0, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
     editor = os.environ.get("HEXEDITOR", "hexedit")
     node = fish.session.devices.open(words[0]) if words[0].startswith("/dev/") else None
@@ -280,17 +283,34 @@ def _size(text: str) -> int:
 
     known = find("alloc")
     assert known is not None
-    return number(known, Argument("size:int"), text)
+    try:
+        if text.startswith("-"):
+            number(known, Argument("size:int64"), "")
+        return number(known, Argument("size:int64"), text)
+    except Refused as refused:
+        code = str(refused).rpartition(" ")[2]
+        raise Refused(f"parse_size: invalid integer parameter (xstrtoull returned {code}") from refused
+
+
+def _make_raw(filename: str, size: int, preallocation: str) -> None:
+    """A raw image of just that many bytes. Raises HostFailure."""
+    from .... import create
+    from ....errors import HostError
+
+    try:
+        if os.path.isfile(filename):
+            os.unlink(filename)
+        create(filename, "raw", size=size, options={"preallocation": preallocation} if preallocation else None)
+        os.truncate(filename, size)
+    except (HostError, OSError) as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise HostFailure(f"cannot create raw file: {filename}: {reason}") from error
 
 
 def _make_disk(fish: Fish, filename: str, size: str, preallocation: str) -> None:
-    from .... import create
-
     if fish.session.running:
         raise Failed("can't allocate or add disks after launching")
-    if os.path.exists(filename):
-        os.unlink(filename)
-    create(filename, "raw", size=_size(size), options={"preallocation": preallocation} if preallocation else None)
+    _make_raw(filename, _size(size), preallocation)
     fish.session.add(filename, fmt="raw")
 
 
@@ -312,7 +332,7 @@ def sparse(fish: Fish, filename: str, size: str) -> None:
 
 @command(
     "add-drive-scratch scratch",
-    "size:int [name:string] [label:string] [blocksize:int]",
+    "size:int64 [name:string] [label:string] [blocksize:int]",
     help="add a temporary scratch drive",
     local=True,
 )
@@ -322,7 +342,9 @@ def add_drive_scratch(
     import tempfile
 
     if size <= 0:
-        raise Failed("scratch drives have a size greater than zero")
+        raise HostFailure(f"invalid size: {size}")
+    if blocksize not in (None, 512, 4096):
+        raise HostFailure("blocksize parameter is invalid")
     # the name may go at once: an open description of the file is enough
     handle, path = tempfile.mkstemp(prefix="cowshed-scratch-")
     try:
@@ -336,7 +358,7 @@ def add_drive_scratch(
 
 @command(
     "disk-create",
-    "filename:string format:string size:int [backingfile:string] [backingformat:string] [preallocation:string] "
+    "filename:string format:string size:int64 [backingfile:string] [backingformat:string] [preallocation:string] "
     "[compat:string] [clustersize:int]",
     help="create a blank disk image",
     local=True,
@@ -354,12 +376,32 @@ def disk_create(
 ) -> None:
     from .... import create
 
+    if backingfile is not None and size != -1:
+        raise HostFailure("if using a backing file, size must be passed as -1")
+    if backingfile is None and size < 0:
+        raise HostFailure(f"invalid size: {size}")
     if format not in ("raw", "qcow2"):
-        fish.error(f"unsupported format ‘{format}’")
-        raise Quietly
+        raise HostFailure(f"unsupported format ‘{format}’")
     words = {"sparse": "off", "full": "full", "metadata": "metadata", "off": "off", None: None}
+    if format == "raw":
+        del words["metadata"]
+        if backingfile is not None:
+            raise HostFailure("backingfile cannot be used for raw format disks")
+        given = {"backingformat": backingformat, "compat": compat, "clustersize": clustersize}
+        for name, value in given.items():
+            if value is not None:
+                raise HostFailure(f"{name} parameter cannot be used with raw format")
     if preallocation not in words:
-        raise Failed(f"invalid value for preallocation parameter ‘{preallocation}’")
+        raise HostFailure(f"invalid value for preallocation parameter ‘{preallocation}’")
+    if format == "raw":
+        _make_raw(filename, size, {"full": "full"}.get(preallocation or "", ""))
+        return
+    if backingformat is not None and not backingformat.isalnum():
+        raise HostFailure(f"invalid value for backingformat parameter ‘{backingformat}’")
+    if compat not in (None, "0.10", "1.1"):
+        raise HostFailure(f"invalid value for compat parameter ‘{compat}’")
+    if clustersize is not None and (not 512 <= clustersize <= 2 << 20 or clustersize & (clustersize - 1)):
+        raise HostFailure(f"invalid value for clustersize parameter ‘{clustersize}’")
     options: dict[str, object] = {}
     if words[preallocation] is not None:
         options["preallocation"] = words[preallocation]
@@ -395,17 +437,53 @@ def disk_has_backing_file(fish: Fish, filename: str) -> bool:
     return info(filename).backing_filename is not None
 
 
-def _nothing(names: str, help: str) -> None:
-    """Events have nobody to tell: the commands are there for scripts that have them."""
-
-    def run(fish: Fish, words: list[str]) -> None:
-        return None
-
-    run.__qualname__ = names
-    handler: Callable[[Fish, list[str]], None] = run
-    command(names, "parameters:words", help=help, local=True)(handler)
+#: what handlers are for; none of them happens here, so handlers are kept and listed only
+_EVENTS = (
+    "close", "subprocess_quit", "launch_done", "progress", "appliance", "library", "trace", "enter", "libvirt_auth",
+    "warning",
+)  # fmt: skip
 
 
-_nothing("event", "register a handler for an event or events")
-_nothing("delete-event", "delete a previously registered event handler")
-_nothing("list-events", "list event handlers")
+class Handler:
+    """``name``; ``number``: of its registration; ``events``: what it is for, as it is shown; ``script``."""
+
+    __slots__ = ("events", "name", "number", "script")
+
+    def __init__(self, name: str, number: int, events: str, script: str) -> None:
+        self.name = name
+        self.number = number
+        self.events = events
+        self.script = script
+
+
+@command(
+    "event", "name:string eventset:string script:string", help="register a handler for an event or events", local=True,
+    misuse="use 'event <name> <eventset> <script>' to register an event handler",
+)  # fmt: skip
+def event(fish: Fish, name: str, eventset: str, script: str) -> None:
+    names = eventset.split(",")
+    for one in names:
+        if one != "*" and one not in _EVENTS:
+            raise Refused(f"unknown event name: {one}")
+    shown_as = "*" if "*" in names else ",".join(sorted(set(names)))
+    number = max((handler.number for handler in fish.handlers), default=-1) + 1
+    fish.handlers.append(Handler(name, number, shown_as, script))
+
+
+@command(
+    "delete-event", "name:string", help="delete a previously registered event handler", local=True,
+    misuse="use 'delete-event <name>' to delete an event handler",
+)  # fmt: skip
+def delete_event(fish: Fish, name: str) -> None:
+    rest = [handler for handler in fish.handlers if handler.name != name]
+    if len(rest) == len(fish.handlers):
+        raise Refused(f"delete-event: {name}: no such event handler")
+    fish.handlers[:] = rest
+
+
+@command(
+    "list-events", help="list event handlers", local=True, misuse="use ‘list-events’ to list event handlers"
+)
+def list_events(fish: Fish) -> None:
+    for handler in fish.handlers:
+        fish.out.write(f'"{handler.name}" ({handler.number}): {handler.events}: {handler.script}\n')

@@ -133,7 +133,9 @@ _KINDS = {
 }
 
 
-@command("part-add", "device:device prlogex:string startsect:int endsect:int", help="add a partition to the device")
+@command(
+    "part-add", "device:device prlogex:string startsect:int64 endsect:int64", help="add a partition to the device"
+)
 def part_add(fish: Fish, device: str, prlogex: str, startsect: int, endsect: int) -> None:
     kind = _KINDS.get(prlogex)
     if kind is None:
@@ -160,7 +162,7 @@ def part_del(fish: Fish, device: str, partnum: int) -> None:
     _change(fish, device, "part_del", lambda table: table.delete(partnum))
 
 
-@command("part-resize", "device:device partnum:int endsect:int", help="resize a partition")
+@command("part-resize", "device:device partnum:int endsect:int64", help="resize a partition")
 def part_resize(fish: Fish, device: str, partnum: int, endsect: int) -> None:
     drive, table = _table(fish, device, "part_resize")
     part = _part(table, partnum)
@@ -259,7 +261,7 @@ def part_get_gpt_attributes(fish: Fish, device: str, partnum: int) -> int:
 
 @command(
     "part-set-gpt-attributes",
-    "device:device partnum:int attributes:int",
+    "device:device partnum:int attributes:int64",
     help="set the attribute flags of a GPT partition",
 )
 def part_set_gpt_attributes(fish: Fish, device: str, partnum: int, attributes: int) -> None:

@@ -145,7 +145,7 @@ class HostFailure(Failed):
 
 @command(
     "download-offset",
-    "remotefilename:path filename:out offset:int size:int",
+    "remotefilename:path filename:out offset:int64 size:int64",
     help="download a file to the local machine with offset and size",
 )
 def download_offset(fish: Fish, remotefilename: bytes, filename: str, offset: int, size: int) -> None:
@@ -157,7 +157,7 @@ def download_offset(fish: Fish, remotefilename: bytes, filename: str, offset: in
     put(fish, filename, fish.session.tree.chunks(place, offset, size))
 
 
-@command("pread", "path:path count:int offset:int", "buffer", help="read part of a file")
+@command("pread", "path:path count:int offset:int64", "buffer", help="read part of a file")
 def pread(fish: Fish, path: bytes, count: int, offset: int) -> bytes:
     if count < 0:
         raise Failed("count is negative")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: name -> (kind of result, value at first, is there also a command to set it, the word of its alias)
 _SETTINGS: dict[str, tuple[str, object, bool, str]] = {
-    "append": ("string", "", True, "append"),
+    "append": ("string", "(null)", True, "append"),
     "autosync": ("bool", True, True, "autosync"),
     "backend": ("string", "direct", True, "backend"),
     "cachedir": ("string", "/var/tmp", True, "cachedir"),
@@ -38,11 +38,42 @@ _SETTINGS: dict[str, tuple[str, object, bool, str]] = {
 _VALUES = {"path": "searchpath", "qemu": "hv"}
 
 
+def _checked(name: str, value: object, first: object) -> object:
+    """A setting's value as it is kept. Raises HostFailure."""
+    if name == "memsize" and isinstance(value, int) and value < 256:
+        raise HostFailure("too small value for memsize (must be at least 256)")
+    if name == "smp" and isinstance(value, int) and value < 1:
+        raise HostFailure(f"invalid smp parameter: {value}")
+    if name == "smp" and isinstance(value, int) and value > 255:
+        raise HostFailure(f"unsupported number of smp vcpus: {value}")
+    if name == "backend" and isinstance(value, str):
+        if value not in ("appliance", "direct", "libvirt") and not value.startswith("libvirt:"):
+            raise HostFailure(f"invalid backend: {value}")
+        return "direct" if value == "appliance" else value
+    if name == "append":
+        return value or "(null)"
+    if name in ("cachedir", "tmpdir") and isinstance(value, str):
+        return _folder(name, value) if value else first
+    return value
+
+
+def _folder(name: str, value: str) -> str:
+    import os
+
+    try:
+        return os.path.realpath(value, strict=True)
+    except OSError as error:
+        text = f"set_{name}: {value}: realpath: {error.strerror}"
+        raise HostFailure(f"converting path to absolute path: {text}") from error
+
+
 def _declare(name: str) -> None:
     kind, first, settable, alias = _SETTINGS[name]
 
+    fact = "hv" if name == "qemu" else name
+
     def get(fish: Fish) -> object:
-        return fish.facts.get(name, first)
+        return fish.facts.get(fact, first)
 
     get.__qualname__ = f"get-{name}"
     getter: Callable[[Fish], object] = get
@@ -51,7 +82,7 @@ def _declare(name: str) -> None:
         return
 
     def put(fish: Fish, value: object) -> None:
-        fish.facts[name] = value
+        fish.facts[fact] = _checked(name, value, first)
 
     put.__qualname__ = f"set-{name}"
     setter: Callable[[Fish, object], None] = put
@@ -61,6 +92,57 @@ def _declare(name: str) -> None:
 
 for _name in _SETTINGS:
     _declare(_name)
+
+
+def _backend_settings(fish: Fish) -> list[str]:
+    """NAME or NAME=VALUE each, at first those of the environment."""
+    import os
+
+    found = fish.facts.get("backend-settings")
+    if not isinstance(found, list):
+        given = os.environ.get("LIBGUESTFS_BACKEND_SETTINGS", "")
+        fish.facts["backend-settings"] = found = [one for one in given.split(":") if one]
+    return found
+
+
+@command("get-backend-settings", "", "list", help="get per-backend settings", local=True)
+def get_backend_settings(fish: Fish) -> list[str]:
+    return _backend_settings(fish)
+
+
+@command("set-backend-settings", "settings:names", help="replace per-backend settings strings", local=True)
+def set_backend_settings(fish: Fish, settings: list[str]) -> None:
+    fish.facts["backend-settings"] = settings
+
+
+@command("get-backend-setting", "name:string", "string", help="get a single per-backend settings string", local=True)
+def get_backend_setting(fish: Fish, name: str) -> str:
+    for one in _backend_settings(fish):
+        word, equals, value = one.partition("=")
+        if word == name:
+            return value if equals else "1"
+    raise HostFailure("setting not found")
+
+
+@command("set-backend-setting", "name:string val:string", help="set a single per-backend settings string", local=True)
+def set_backend_setting(fish: Fish, name: str, val: str) -> None:
+    clear_backend_setting(fish, name)
+    _backend_settings(fish).append(f"{name}={val}")
+
+
+@command("clear-backend-setting", "name:string", "int", help="remove a single per-backend settings string", local=True)
+def clear_backend_setting(fish: Fish, name: str) -> int:
+    found = _backend_settings(fish)
+    rest = [one for one in found if one.partition("=")[0] != name]
+    fish.facts["backend-settings"] = rest
+    return len(found) - len(rest)
+
+
+@command("get-sockdir", "", "string", help="get the temporary directory for sockets", local=True)
+def get_sockdir(fish: Fish) -> str:
+    import os
+
+    return os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
 
 
 @command("get-pid", "", "int", help="get PID of hypervisor", local=True)
@@ -129,8 +211,8 @@ def available_all_groups(fish: Fish) -> list[str]:
     return sorted(GROUPS)
 
 
-@command("supported", help="list supported groups of commands")
-def supported(fish: Fish) -> None:
+@command("supported", "groups:words", help="list supported groups of commands", internal="available_all_groups")
+def supported(fish: Fish, words: list[str]) -> None:
     wide = max(len(name) for name in GROUPS)
     for name, here in GROUPS.items():
         fish.out.write(f"{name:>{wide}} {'yes' if here else 'no'}\n")

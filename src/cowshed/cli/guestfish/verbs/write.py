@@ -71,7 +71,7 @@ def upload(fish: Fish, filename: str, remotefilename: bytes) -> None:
 
 @command(
     "upload-offset",
-    "filename:in remotefilename:path offset:int",
+    "filename:in remotefilename:path offset:int64",
     help="upload a file from the local machine with offset",
 )
 def upload_offset(fish: Fish, filename: str, remotefilename: bytes, offset: int) -> None:
@@ -81,7 +81,7 @@ def upload_offset(fish: Fish, filename: str, remotefilename: bytes, offset: int)
         offset += fish.session.tree.write_at(remotefilename, offset, piece)
 
 
-@command("pwrite", "path:path content:bytes offset:int", "int", help="write to part of a file", step="open: ")
+@command("pwrite", "path:path content:bytes offset:int64", "int", help="write to part of a file", step="open: ")
 def pwrite(fish: Fish, path: bytes, content: bytes, offset: int) -> int:
     if offset < 0:
         raise Failed("offset is negative")
@@ -110,7 +110,7 @@ def truncate(fish: Fish, path: bytes) -> None:
     fish.session.tree.truncate(path, 0)
 
 
-@command("truncate-size", "path:path size:int", help="truncate a file to a particular size", step="open: ")
+@command("truncate-size", "path:path size:int64", help="truncate a file to a particular size", step="open: ")
 def truncate_size(fish: Fish, path: bytes, size: int) -> None:
     if size < 0:
         raise Failed(f"ftruncate: {shown(path)}: Invalid argument")
@@ -195,7 +195,7 @@ def lchown(fish: Fish, owner: int, group: int, path: bytes) -> None:
 
 @command(
     "utimens",
-    "path:path atsecs:int atnsecs:int mtsecs:int mtnsecs:int",
+    "path:path atsecs:int64 atnsecs:int64 mtsecs:int64 mtnsecs:int64",
     help="set timestamp of a file with nanosecond precision",
 )
 def utimens(fish: Fish, path: bytes, atsecs: int, atnsecs: int, mtsecs: int, mtnsecs: int) -> None:
@@ -411,7 +411,7 @@ def _fill(fish: Fish, pattern: bytes, total: int, path: bytes) -> None:
     fish.session.tree.write(path, parts())
 
 
-@command("fallocate64", "path:path len:int", help="preallocate a file in the guest filesystem", step="open: ")
+@command("fallocate64", "path:path len:int64", help="preallocate a file in the guest filesystem", step="open: ")
 def fallocate64(fish: Fish, path: bytes, len: int) -> None:
     if len < 0:
         raise Failed(f"{len}: invalid length")
