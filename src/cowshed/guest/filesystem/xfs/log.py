@@ -29,6 +29,7 @@ MAX_RECORD = 256 * 1024
 #: what may be in flight at once: eight buffers of the largest size
 IN_FLIGHT = 8 * MAX_RECORD // BASIC
 _BUFFERS = 8
+_LAST = 32  # basic blocks before the head that are read for the last record of a clean log
 MAX_ITEM = 1 << 24  # bytes of one item that are believed
 
 START, COMMIT, CONTINUE, WAS_CONTINUED, END, UNMOUNT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
@@ -170,6 +171,8 @@ class Log:
                 else:
                     low = middle
             head, stop = high, last
+        if self._is_unmounted(head):
+            return
         head = self._before_holes(head, stop)
         newest = self._last_record(head)
         if newest is None:
@@ -181,6 +184,28 @@ class Log:
             if newest is None:
                 return
         self._settle(head, newest)
+
+    def _is_unmounted(self, head: int) -> bool:
+        """Ends the record that says that the log is empty at ``head``? Nothing was in flight when it was written: no
+        block before it can be missing, and none has to be looked at."""
+        count = min(head, max(_LAST, self.superblock.logsunit // BASIC))
+        raw = self.read(head - count, count)
+        at = len(raw)
+        while (at := raw.rfind(b"\xfe\xed\xba\xbe", 0, at + 3)) >= 0:
+            if at % BASIC == 0:
+                break
+        else:
+            return False
+        position = head - count + at // BASIC
+        newest = Record(raw[at : at + BASIC], position, self.where(position))
+        if position + newest.blocks != head or not self._says_unmounted(newest):
+            return False
+        self.head = self.tail = head % self.length
+        self.newest = newest
+        return True
+
+    def _says_unmounted(self, record: Record) -> bool:
+        return record.operations == 1 and record.data_length >= 12 and bool(self._data(record)[9] & UNMOUNT)
 
     def _before_holes(self, head: int, stop: int) -> int:
         """Writes finish in any order: the head is before the first block of those in flight that was not written."""
@@ -227,12 +252,10 @@ class Log:
         for _ in range(_BUFFERS + 1):
             self.head = head % self.length
             self.newest = newest
-            if newest.operations == 1 and newest.data_length >= 12:
-                flags = self._data(newest)[9]
-                if flags & UNMOUNT:
-                    self.clean = True
-                    self.tail = self.head
-                    return
+            if self._says_unmounted(newest):
+                self.clean = True
+                self.tail = self.head
+                return
             self.clean = False
             tail = newest.tail
             self.tail = tail & 0xFFFFFFFF

@@ -145,7 +145,7 @@ class Store:
         if self._verified.get(offset) == len(raw):
             return
         found = int.from_bytes(raw[crc_at : crc_at + 4], "little")
-        wanted = crc32c(raw[crc_at + 4 :], crc32c(bytes(4), crc32c(raw[:crc_at])))
+        wanted = crc32c(b"".join((raw[:crc_at], b"\0\0\0\0", raw[crc_at + 4 :])))
         if found != wanted and not self.is_replayed(offset, len(raw)):
             raise CorruptError(
                 f"XFS {what} at offset {offset}: checksum is {found:#010x} and not {wanted:#010x}",
