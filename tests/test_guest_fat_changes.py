@@ -410,6 +410,14 @@ def scene_rename(fs: FileSystem) -> None:
     fs.rename(folder, b"inner 7", fs.root, b"outer", g.NOW)
 
 
+def scene_rename_over(fs: FileSystem) -> None:
+    """Over names in other sectors and directories: what is renamed is not lost."""
+    folder = inode(fs, "/folder")
+    fs.rename(fs.root, b"file with a long name 2", fs.root, b"file with a long name 23", g.NOW)
+    fs.rename(fs.root, b"file with a long name 5", folder, b"inner 9", g.NOW)
+    fs.rename(folder, b"inner 11", fs.root, b"file with a long name 8", g.NOW)
+
+
 def scene_append(fs: FileSystem) -> None:
     for number in range(0, 25, 3):
         ino = inode(fs, f"/file with a long name {number}")
@@ -429,7 +437,10 @@ def scene_replace(fs: FileSystem) -> None:
     fs.write(ino, 0, b"again" * 2000, g.NOW)
 
 
-SCENES = {one.__name__[6:]: one for one in (scene_create, scene_remove, scene_rename, scene_append, scene_replace)}
+SCENES = {
+    one.__name__[6:]: one
+    for one in (scene_create, scene_remove, scene_rename, scene_rename_over, scene_append, scene_replace)
+}
 CUT = {"12": ("-F", "12"), "16": ("-F", "16", "-s", "1"), "32": ("-F", "32", "-s", "1")}
 
 
@@ -498,6 +509,9 @@ def judge_cut(image: Path, old: dict[str, bytes | None], new: dict[str, bytes | 
         if path.upper().startswith("/FSCK"):
             continue
         wanted = {old.get(path, b""), new.get(path, b"")}
+        if "share clusters" in said and path in new and old.get(path) != new[path]:
+            # of two names for one file fsck leaves one empty
+            wanted.add(b"")
         assert content in wanted or content in contents, (path, said, content and len(content))
     everything = set(found.values())
     for path, content in old.items():

@@ -301,9 +301,8 @@ class WritableFat(FatFileSystem):
             place = self._add(target, text, entry)
         else:
             place = self._replace(target, there, entry)
-            if not entry.is_directory:
-                near = source is target and there.slot // 16 == record.slot // 16
-                source.successors[record.slot] = there.slot if near else -1
+            if source is target and not entry.is_directory:
+                source.successors[record.slot] = there.slot
         self._remove(source, record)
         self._settle(ino, place)
         if entry.is_directory and old != new:

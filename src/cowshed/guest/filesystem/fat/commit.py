@@ -2,10 +2,11 @@
 
 1. The dirty mark. 2. Contents, into clusters that nothing leads to yet, and new directories. 3. The new chains in the
 FATs. 4. Old chains that go on into new ones. 5. Directory entries: the new and changed ones, 6. then the end of the
-old ones; but of a file that replaces another first its old name. 7. What became free, FSInfo, 8. the boot sector
-without the mark. Each is durable before the next begins.
+old ones. 7. What became free, FSInfo, 8. the boot sector without the mark. Each is durable before the next begins.
 A cut leaves the old files or the new ones and at most clusters that are lost, or chains longer than their files:
-``fsck.vfat -a`` gives these back.
+``fsck.vfat -a`` gives these back. Or, since nothing on FAT changes two sectors at once, what was renamed has both names
+(in one sector they change together): ``fsck.vfat -a`` leaves it one of them whole, and of the other an empty file or
+directory. The other order would for a moment leave it no name, and then fsck would take it away.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def commit(fs: WritableFat) -> None:
             node.flush()
         pages = stage
     images = [_Image(holder) for holder in changed if holder.before]
-    for stage_number in range(5):
+    for stage_number in range(1, 5):
         wrote = False
         for image in images:
             wrote |= _write_directory(fs, image, image.stage(stage_number))
@@ -223,8 +224,6 @@ class _Image:
         #: slots that are to go, and those of them in another sector than their short entry: they go after it
         self.leaving: set[int] = set()
         self.last: set[int] = set()
-        #: slots that go before anything else is changed
-        self.early: set[int] = set()
         if any(data[at] == dirs.DELETED and before[at] not in (0, dirs.DELETED) for at in range(0, length, 32)):
             for at in range(0, length, 32):
                 if not before[at]:
@@ -235,25 +234,18 @@ class _Image:
                 after = holder.successors.get(record.slot)
                 if record.slot not in self.leaving:
                     continue
-                if after == -1:
-                    self.early.update(range(record.first, record.slot + 1))
-                elif after is not None and after // 16 == record.slot // 16 == record.first // 16:
+                if after is not None and after // 16 == record.slot // 16 == record.first // 16:
                     # old and new stand in one sector, which is written as a whole
                     self.leaving.difference_update(range(record.first, record.slot + 1))
                 else:
                     self.last.update(one for one in range(record.first, record.slot) if one // 16 != record.slot // 16)
 
     def stage(self, number: int) -> bytes | bytearray:
-        """What the directory says after each of the five steps."""
+        """What the directory says after each of the steps 1 to 4."""
         before = self.holder.before
         assert before is not None
-        if not number:
-            out = bytearray(before)
-            for slot in self.early:
-                out[slot * 32] = dirs.DELETED
-            return out
         out = bytearray(self.final)
-        for slot in self.leaving - self.early if number < 3 else self.last & self.leaving if number == 3 else ():
+        for slot in self.leaving if number < 3 else self.last & self.leaving if number == 3 else ():
             out[slot * 32 : slot * 32 + 32] = before[slot * 32 : slot * 32 + 32]
         if number == 1:
             for slot in self.late:

@@ -142,8 +142,8 @@ class Directory:
     ``places``: (offset on the device, bytes) of its parts in order. ``before``: its bytes as they are on the device,
     None while nothing is changed. ``fresh``: short slots of names that are new. ``end``: the slot of the end mark.
     ``gaps``: (slot, how many) free ones before it. ``removed``: short name -> (first slot, last) of names taken away.
-    ``successors``: short slots of names taken away -> that of the name that took over what was behind it, or -1 where
-    that is elsewhere and had something else before, which is not to be lost.
+    ``successors``: short slots of names taken away -> that of the name in this directory that took over what was
+    behind it.
     """
 
     __slots__ = (
