@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .filesystem.base import GuestError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     S = TypeVar("S", bound=HasSession)
 
+#: methods about two paths: the C library's links name the other one first
+_TWO = ("rename", "symlink_to", "hardlink_to")
 _CLASSES: dict[type[OSError], type[GuestError]] = {}
 
 
@@ -62,7 +65,14 @@ def asked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P],
             except GuestError as error:
                 if isinstance(error, OSError):
                     raise
-                second = kwargs.get("target", args[0] if args else None)
-                raise os_error(error, str(self), str(second) if type(second) is type(self) else None) from error
+                if error.errno == errno.EINVAL and "\0" in str(self):
+                    raise ValueError("embedded null byte") from None
+                first, second = str(self), None
+                if method.__name__ in _TWO and (args or kwargs):
+                    given: Any = args[0] if args else kwargs["target"]
+                    second = os.fsdecode(bytes(given)) if isinstance(given, type(self)) else os.fsdecode(given)
+                    if method.__name__ != "rename":
+                        first, second = second, first
+                raise os_error(error, first, second) from error
 
     return called

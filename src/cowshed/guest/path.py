@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .place import Place
 
 #: what says that there is nothing there, rather than that it can't be told
-_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 #: the most that is read of /etc/passwd and /etc/group
 _ACCOUNTS = 4 << 20
 
@@ -56,7 +56,7 @@ class GuestPath(GuestName):
             try:
                 return self.session.tree.resolve(self._raw, follow).stat().mode
             except GuestError as error:
-                if error.errno in _NOTHING:
+                if error.errno in _NOTHING or b"\0" in self._raw:
                     return 0
                 raise
 
@@ -95,8 +95,10 @@ class GuestPath(GuestName):
     @asked
     def is_mount(self) -> bool:
         """Is it the top of a file system that is mounted?"""
-        place = self.session.tree.find(self._raw, follow=False)
-        return place.ino is not None and place.ino == place.mount.fs.root
+        if not _stat.S_ISDIR(self._mode(False)):
+            return False
+        place = self.session.tree.resolve(self._raw)
+        return place.ino == place.mount.fs.root
 
     def is_junction(self) -> bool:
         return False
@@ -215,7 +217,13 @@ class GuestPath(GuestName):
             return
         with self.session.change():
             if parents and self._raw != b"/":
-                tree.mkdirs(self.parent._raw)
+                try:
+                    tree.mkdirs(self.parent._raw)
+                except GuestError as error:
+                    raise GuestError(errno.ENOTDIR, str(self)) if error.errno == errno.EEXIST else error from None
+                if exist_ok and self.is_dir():
+                    # ``new/..``
+                    return
             tree.mkdir(self._raw, mode)
 
     @asked

@@ -156,7 +156,8 @@ class Tree(Mounts):
             fs.truncate(place.number, size, time.time_ns())
 
     def mkdir(self, path: bytes, mode: int = 0o777) -> Place:
-        return self.make(path, _stat.S_IFDIR | (mode & 0o7777 & ~self.umask))
+        # set-id bits are not for mkdir, says the kernel
+        return self.make(path, _stat.S_IFDIR | (mode & 0o1777 & ~self.umask))
 
     def mkdirs(self, path: bytes, mode: int = 0o777) -> Place:
         """A directory and those above it that aren't there. Raises GuestError ENOTDIR, EEXIST."""
@@ -241,8 +242,10 @@ class Tree(Mounts):
             for path in (old, new):
                 self.directory(_above(path))
             raise GuestError(errno.EBUSY, shown(new))
-        source = self.resolve(old, follow=False)
+        source = self.find(old, follow=False)
         place = self.find(new, follow=False)
+        if source.ino is None:
+            raise GuestError(errno.ENOENT, shown(old))
         if source.parent is None or place.parent is None or self._busy(source) or (place.ino and self._busy(place)):
             raise GuestError(errno.EBUSY, shown(new))
         if source.parent.mount is not place.parent.mount:
