@@ -185,7 +185,7 @@ GROUPS = {
         "selinuxrelabel", "sleuthkit", "squashfs", "syslinux", "wipefs", "xfs", "xz", "zerofree", "zstd",
     )
 }  # fmt: skip
-for _group in ("mknod", "wipefs", "xz", "xfs", "acl", "linuxcaps", "journal"):
+for _group in ("mknod", "wipefs", "xz", "xfs", "acl", "linuxcaps", "journal", "hivex"):
     GROUPS[_group] = True
 
 
