@@ -238,6 +238,18 @@ def create_image(
         raise
 
 
+def put_backing(values: OptionValues, fmt: str, backing: str | None, backing_fmt: str | None) -> None:
+    """Add the backing file and its format, given beside the options of format ``fmt``, to them. Raises OptionError."""
+    for name, value, what in (
+        ("backing_file", backing, "Backing file"),
+        ("backing_fmt", backing_fmt, "Backing file format"),
+    ):
+        if value is not None:
+            if name not in values.table:
+                raise OptionError(f"{what} not supported for file format '{fmt}'", field=name, value=value)
+            values.put(name, value)
+
+
 def _settle(
     filename: str,
     fmt: str,
@@ -257,14 +269,7 @@ def _settle(
         if "size" in values:
             raise OptionError("The image size must be specified only once", field="size", value=values["size"])
         values.put("size", size)
-    for name, value, what in (
-        ("backing_file", backing, "Backing file"),
-        ("backing_fmt", backing_fmt, "Backing file format"),
-    ):
-        if value is not None:
-            if name not in table:
-                raise OptionError(f"{what} not supported for file format '{fmt}'", field=name, value=value)
-            values.put(name, value)
+    put_backing(values, fmt, backing, backing_fmt)
     below: str | None = values.get("backing_file")
     if below is not None and not below:
         raise OptionError("Expected backing file name, got empty string", field="backing_file", value="")

@@ -162,22 +162,14 @@ def _settle(
     warn: Callable[[str], None] | None,
 ) -> OptionValues:
     """The creation options of the new image, complete."""
-    from ..block.graph import creation_table
+    from ..block.creation import creation_table, put_backing
 
     if not isinstance(target, (str, os.PathLike)):
         raise UsageError("a new image needs a file name")
-    table = creation_table(fmt, os.fspath(target))
-    values = table.parse(options, warn=warn)
+    values = creation_table(fmt, os.fspath(target)).parse(options, warn=warn)
     # the disk has the size of its sources, whatever the options say
     values.put("size", sum(part.length for part in parts))
-    for name, value, what in (
-        ("backing_file", backing, "Backing file"),
-        ("backing_fmt", backing_fmt, "Backing file format"),
-    ):
-        if value is not None:
-            if name not in table:
-                raise OptionError(f"{what} not supported for file format '{fmt}'", field=name, value=value)
-            values.put(name, value)
+    put_backing(values, fmt, backing, backing_fmt)
     if values.get("backing_file") is not None and values.get("backing_fmt") is None:
         raise OptionError("Use of backing file requires explicit backing format", field="backing_fmt")
     return values

@@ -8,6 +8,8 @@ from .parse import Call, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...pool.pool import Pool
+    from ...pool.volume import Volume
     from .session import Session
 
 _LARGEST = (1 << 64) - 1
@@ -40,10 +42,7 @@ def vol_create(session: Session, call: Call) -> None:
     path = call.need("file")
     text = read_document(call)
     try:
-        if call.flag("validate"):
-            from ...wire.libvirt.schema import validate
-
-            validate(text, "storagevol")
+        _validate(call, text)
         with session.working(path) as progress:
             volume = pool.create_volume(text, prealloc_metadata=call.flag("prealloc-metadata"), progress=progress)
     except CowshedError as error:
@@ -57,21 +56,26 @@ def vol_create_from(session: Session, call: Call) -> None:
     origin = session.volume(call, "vol", "inputpool")
     text = read_document(call)
     try:
-        if call.flag("validate"):
-            from ...wire.libvirt.schema import validate
-
-            validate(text, "storagevol")
-        with session.working(path) as progress:
-            volume = pool.clone_volume(
-                text,
-                origin,
-                prealloc_metadata=call.flag("prealloc-metadata"),
-                reflink=call.flag("reflink"),
-                progress=progress,
-            )
+        _validate(call, text)
+        volume = _clone(session, call, pool, text, origin, path)
     except CowshedError as error:
         raise Failed(f"Failed to create vol from {path}", error) from error
     session.extra(f"Vol {volume.name} created from input vol {origin.name}\n")
+
+
+def _validate(call: Call, text: str) -> None:
+    """Where --validate asks for it. Raises CowshedError."""
+    if call.flag("validate"):
+        from ...wire.libvirt.schema import validate
+
+        validate(text, "storagevol")
+
+
+def _clone(session: Session, call: Call, pool: Pool, text: str, origin: Volume, name: str) -> Volume:
+    """Raises CowshedError. ``name`` is what a person at a terminal sees."""
+    metadata, reflink = call.flag("prealloc-metadata"), call.flag("reflink")
+    with session.working(name) as progress:
+        return pool.clone_volume(text, origin, prealloc_metadata=metadata, reflink=reflink, progress=progress)
 
 
 def vol_create_as(session: Session, call: Call) -> None:
@@ -132,14 +136,7 @@ def vol_clone(session: Session, call: Call) -> None:
         session.write(text.rstrip("\n"))
         return
     try:
-        with session.working(name) as progress:
-            volume = origin.pool.clone_volume(
-                text,
-                origin,
-                prealloc_metadata=call.flag("prealloc-metadata"),
-                reflink=call.flag("reflink"),
-                progress=progress,
-            )
+        volume = _clone(session, call, origin.pool, text, origin, name)
     except CowshedError as error:
         raise Failed(f"Failed to clone vol from {origin.name}", error) from error
     session.extra(f"Vol {volume.name} cloned from {origin.name}\n")

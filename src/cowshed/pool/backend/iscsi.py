@@ -13,11 +13,11 @@ import secrets
 import time
 
 from ...errors import ArgumentError, CowshedError, DefinitionError, HostCallError, PoolError
-from ...wire.libvirt.definition import Device, PoolSource, VolumeDef
+from ...wire.libvirt.definition import PoolSource, VolumeDef
 from . import tools
 from .base import Backend
 from .devices import first_line, take_facts
-from .iscsi_direct import credentials, portal, source_key
+from .iscsi_direct import credentials, of_target, portal, source_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,14 +108,8 @@ class IscsiBackend(Backend):
         if len(source.hosts) != 1:
             raise PoolError("Expected exactly 1 host for the storage pool")
         program = tools.need("iscsiadm")["iscsiadm"]
-        found = []
-        for name in _discover(program, portal(source) + ",1", source.initiator_iqn):
-            one = PoolSource()
-            one.hosts = list(source.hosts)
-            one.devices = [Device(name)]
-            one.initiator_iqn = source.initiator_iqn
-            found.append(one)
-        return found
+        names = _discover(program, portal(source) + ",1", source.initiator_iqn)
+        return [of_target(source, name) for name in names]
 
     # ---- volumes
 

@@ -71,15 +71,7 @@ class IscsiDirectBackend(Backend):
         if not source.initiator_iqn:
             raise PoolError("missing initiator IQN")
         with self._opened(source, None) as session:
-            targets = [name for name, _ in session.targets()]
-        found = []
-        for name in targets:
-            one = PoolSource()
-            one.hosts = list(source.hosts)
-            one.devices = [Device(name)]
-            one.initiator_iqn = source.initiator_iqn
-            found.append(one)
-        return found
+            return [of_target(source, name) for name, _ in session.targets()]
 
     # ---- volumes
 
@@ -140,6 +132,15 @@ def source_key(source: PoolSource) -> object:
         return None
     host, port = source.hosts[0]
     return "iscsi", host, port or PORT, source.devices[0].path, source.initiator_iqn
+
+
+def of_target(source: PoolSource, name: str) -> PoolSource:
+    """A target that the portal of ``source`` has told of."""
+    found = PoolSource()
+    found.hosts = list(source.hosts)
+    found.devices = [Device(name)]
+    found.initiator_iqn = source.initiator_iqn
+    return found
 
 
 def portal(source: PoolSource) -> str:
