@@ -72,12 +72,13 @@ class Drive:
         if self._node is None:
             from ..block.graph import open_image
 
-            # somebody else may be using what is only looked at
+            # somebody else may be using what is only looked at; two file systems on one disk would wreck it
             node = open_image(
                 self.ref,
                 fmt=self.fmt,
                 writable=self.writable,
                 force_share=not self.writable,
+                exclusive=self.writable,
                 secrets=self.secrets,
                 warn=lambda text: None,
             )

@@ -69,8 +69,11 @@ class _Parser:
             if char in " \t\r\n\f\v":
                 self.at += 1
             elif char == "#" or text.startswith("//", self.at):
-                stop = text.find("\n", self.at)
-                self.at = len(text) if stop < 0 else stop
+                # libconfig wants one that ends
+                self.at = text.find("\n", self.at)
+                if self.at < 0:
+                    self.at = len(text)
+                    raise self.wrong()
             elif text.startswith("/*", self.at):
                 stop = text.find("*/", self.at + 2)
                 self.at = len(text) if stop < 0 else stop + 2
@@ -127,8 +130,6 @@ class _Parser:
                 if self.peek() != ",":
                     raise self.wrong()
                 self.at += 1
-                if self.peek() == end:
-                    break
             found.append(self.value())
         self.at += 1
         return found

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ...guest.inspect.access import SessionGuest
     from ...guest.inspect.root import Root
     from ..output import Output
-    from .verbs.local import Handler
     from .remote import Remote
+    from .verbs.local import Handler
 
 
 #: LUKS takes no longer key files
@@ -126,10 +126,14 @@ class Fish:
     def prog(self) -> str:
         return "guestfish"
 
-    @property
-    def keys(self) -> list[tuple[str, bytes]]:
-        """(device, uuid or "all", key): the files are read now. Raises HostError."""
-        return [(name, self._word(kind, value)) for name, kind, value in self.selectors if kind != "clevis"]
+    def keys(self, device: str, uuid: str) -> list[bytes]:
+        """The keys that were given for a device, or for all; their files are read now. Raises HostError."""
+        fit = (self.session.devices.canonical(device), uuid.lower(), "all")
+        return [
+            self._word(kind, value)
+            for name, kind, value in self.selectors
+            if kind != "clevis" and (self.session.devices.canonical(name) in fit or name.lower() in fit)
+        ]
 
     @staticmethod
     def _word(kind: str, value: str) -> bytes:
@@ -164,6 +168,8 @@ class Fish:
         self.out.flush()
         done = subprocess.run(shell, shell=True, stdout=subprocess.PIPE, check=False)
         if done.returncode:
+            why = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
+            self.say(f"guestfish: what stands behind <! ended with {why}")
             return False
         return all(self.run_line(one) for one in os.fsdecode(done.stdout).splitlines())
 
@@ -293,14 +299,14 @@ class Fish:
     # ---- what several commands need
 
     def heredoc(self, mark: str) -> bytes:
-        """The lines that follow up to ``mark``."""
-        found = []
+        """The lines that follow up to ``mark``. Raises Refused where they end before."""
+        found: list[bytes] = []
         for text in self.lines or ():
             self.count += 1
             if text.rstrip("\n") == mark:
-                break
+                return b"".join(found)
             found.append(os.fsencode(text if text.endswith("\n") else text + "\n"))
-        return b"".join(found)
+        raise Refused(f"guestfish: end of input reached without finding '{mark}'")
 
     def close(self) -> None:
         if self.guest is not None:

@@ -14,13 +14,14 @@ class Misused(Exception):
 class Option:
     """``value``: True when it must have one, None when it may (long form ``--name=value``), False without.
 
-    An option without a long name is given under its letter.
+    An option without a long name is given under its letter. ``loose``: what it may have may also be the next word.
     """
 
-    __slots__ = ("long", "short", "value")
+    __slots__ = ("long", "loose", "short", "value")
 
-    def __init__(self, long: str, short: str = "", value: bool | None = False) -> None:
+    def __init__(self, long: str, short: str = "", value: bool | None = False, *, loose: bool = False) -> None:
         self.long = long
+        self.loose = loose
         self.short = short
         self.value = value
 
@@ -71,12 +72,16 @@ def walk(
             if short is None:
                 raise Misused(f"invalid option -- '{letter}'")
             if short.value is False or (short.value is None and not letters):
-                yield short.name, None
+                yield short.name, _loose(short, todo)
                 continue
             if not letters and not todo:
                 raise Misused(f"option requires an argument -- '{letter}'")
             yield short.name, letters or todo.pop(0)
             letters = ""
+
+
+def _loose(option: Option, todo: list[str]) -> str | None:
+    return todo.pop(0) if option.loose and todo and not todo[0].startswith("-") else None
 
 
 def _long(options: tuple[Option, ...], word: str, todo: list[str]) -> tuple[str, str | None]:
@@ -98,7 +103,7 @@ def _long(options: tuple[Option, ...], word: str, todo: list[str]) -> tuple[str,
     if equals:
         return option.long, value
     if option.value is None:
-        return option.long, None
+        return option.long, _loose(option, todo)
     if not todo:
         raise Misused(f"option '--{option.long}' requires an argument")
     return option.long, todo.pop(0)

@@ -76,7 +76,7 @@ def _unlock_all(fish: Fish, prog: str) -> None:
         if kind_of(devices.open(device)) != "crypto_LUKS":
             continue
         uuid = identify(devices.open(device)).get("UUID", "")
-        words = [word for selector, word in fish.keys if selector in (device, uuid, "all")]
+        words = fish.keys(device, uuid)
         if not words and (fish.keys_from_stdin or os.isatty(0)):
             words = [ask_key(fish, f'Enter key or passphrase ("{device}"): ')]
         if not words:

@@ -28,9 +28,13 @@ def parse(text: str) -> Line:
     text = text.strip(_SPACE)
     if not text or text.startswith("#"):
         return line
-    if text.startswith("-"):
+    while text.startswith("-"):
         line.ignore = True
         text = text[1:].lstrip(_SPACE)
+    if not text:
+        # a hyphen alone is before a command without a name
+        line.words.append("")
+        return line
     if text.startswith("!"):
         line.shell = text[1:]
         return line
@@ -54,6 +58,10 @@ def parse(text: str) -> Line:
             word, at = text[at + 1 : stop], stop + 1
         else:
             word, at = _bare(text, at)
+            if word.startswith("~") and line.words:
+                import os
+
+                word = os.path.expanduser(word)
             line.words.append(word)
             continue
         if at < end and text[at] not in _SPACE:
@@ -84,7 +92,7 @@ def _bare(text: str, at: int) -> tuple[str, int]:
 def _double(text: str, at: int) -> tuple[str, int]:
     """A word in double quotes, from behind the first one: (its text, where it ends)."""
     found = bytearray()
-    end = len(text)
+    end, start = len(text), at
     while True:
         if at >= end:
             raise Refused("unterminated double quote")
@@ -102,15 +110,15 @@ def _double(text: str, at: int) -> tuple[str, int]:
         elif following and following in "01234567":
             digits = text[at + 1 : at + 4]
             if len(digits) < 3 or any(one not in "01234567" for one in digits) or not 0 < int(digits, 8) < 256:
-                raise Refused(f"invalid escape sequence in string (starting at offset {at})")
+                raise Refused(f"invalid escape sequence in string (starting at offset {at - start})")
             found.append(int(digits, 8))
             at += 4
         elif following == "x":
             digits = text[at + 2 : at + 4]
             hexadecimal = len(digits) == 2 and all(one in "0123456789abcdefABCDEF" for one in digits)
             if not hexadecimal or not int(digits, 16):
-                raise Refused(f"invalid escape sequence in string (starting at offset {at})")
+                raise Refused(f"invalid escape sequence in string (starting at offset {at - start})")
             found.append(int(digits, 16))
             at += 4
         else:
-            raise Refused(f"invalid escape sequence in string (starting at offset {at})")
+            raise Refused(f"invalid escape sequence in string (starting at offset {at - start})")

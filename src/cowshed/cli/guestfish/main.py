@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OPTIONS = (
     Option("add", "a", True),
     Option("blocksize", "", None),
-    Option("cmd-help", "h", None),
+    Option("cmd-help", "h", None, loose=True),
     Option("connect", "c", True),
     Option("csh"),
     Option("domain", "d", True),
@@ -129,6 +129,8 @@ def _run(fish: Fish, file: str | None, words: list[str]) -> bool:
             fish.say(f"guestfish: open: {file}: {error.strerror}")
             return False
     if words:
+        if file is not None or not os.isatty(0):
+            fish.where = f"{file or '*stdin*'}:0: "
         return _argv(fish, words)
     if lines is not None and file is not None:
         return fish.script(lines, file)
@@ -159,11 +161,13 @@ def _argv(fish: Fish, words: list[str]) -> bool:
             command = []
         else:
             command.append(word)
-    commands.append(command)
+    if command:
+        commands.append(command)
     for command in commands:
         if not command:
-            continue
-        ignore = command[0].startswith("-") and len(command[0]) > 1
+            fish.say("guestfish: empty command on command line")
+            return False
+        ignore = command[0].startswith("-")
         if ignore:
             command = [command[0][1:], *command[1:]]
         fish.ignore = ignore

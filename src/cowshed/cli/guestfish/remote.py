@@ -142,9 +142,14 @@ def given_pid(value: str | None) -> int:
 
 def forward(fish: Fish, remote: Remote, words: list[str]) -> bool:
     """Have a command carried out over there; tells what goes wrong with that. Raises Left when it ended the server."""
+    from .arguments import Refused
     from .fish import Left
 
-    words, stdin = _input(fish, words)
+    try:
+        words, stdin = _input(fish, words)
+    except Refused as refused:
+        fish.say(str(refused))
+        return False
     fish.out.flush()
     try:
         status = remote.call(words, stdin=stdin, stdout=fish.out.fd, ignore=fish.ignore or fish.interactive)

@@ -44,7 +44,7 @@ class Start:
         self.fish = Fish(out)
         self._format: str | None = None
         self._sector: str | None = None
-        self._unused: dict[str, str] = {}
+        self._unused: set[str] = set()
         self._asked_readonly = False
 
     def fail(self, text: str) -> Stop:
@@ -57,8 +57,9 @@ class Start:
             self._option(name, value)
             if self.done is not None:
                 return
-        for text in self._unused.values():
-            raise self.fail(text)
+        for unused in ("format", "blocksize"):
+            if unused in self._unused:
+                raise self.fail(f"--{unused} parameter must appear before -a parameter")
         self.fish.readonly = self.fish.session.readonly = self.readonly
 
     def _option(self, name: str, value: str | None) -> None:
@@ -67,7 +68,7 @@ class Start:
             self._add(value or "")
         elif name in ("format", "blocksize"):
             setattr(self, "_format" if name == "format" else "_sector", value or None)
-            self._unused[name] = f"--{name} parameter must appear before -a parameter"
+            self._unused.add(name)
         elif name == "domain":
             self.domains.append(value or "")
         elif name == "connect":

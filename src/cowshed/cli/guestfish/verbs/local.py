@@ -88,10 +88,9 @@ def time(fish: Fish, words: list[str]) -> None:
     if not words:
         raise Refused("use 'time command [args...]'")
     start = monotonic()
-    good = fish.run(words)
-    fish.out.write(f"elapsed time: {monotonic() - start:.2f} seconds\n")
-    if not good:
+    if not fish.run(words):
         raise Quietly
+    fish.out.write(f"elapsed time: {monotonic() - start:.2f} seconds\n")
 
 
 @command(
@@ -221,7 +220,7 @@ def less(fish: Fish, filename: bytes) -> None:
     _page(fish, filename, "less")
 
 
-@command("hexedit", "path:words", help="edit with a hex editor", internal="filesize")
+@command("hexedit", "path:words", help="edit with a hex editor", local=True)
 def hexedit(fish: Fish, words: list[str]) -> None:
     """Of a file, or of a part of it, through a copy on the host."""
     import subprocess
@@ -229,6 +228,7 @@ def hexedit(fish: Fish, words: list[str]) -> None:
 
     if not 1 <= len(words) <= 3:
         raise Refused("hexedit (device|filename) [max | start max]")
+    fish.need_running("filesize")
     from ..arguments import number
     from ..table import Argument
 

@@ -292,7 +292,7 @@ def _unlock(fish: Fish, device: str, mapname: str, readonly: bool) -> None:
     node = opened(fish, device, "cryptsetup_open")
     found = identify(node)
     uuid = found.get("UUID", "")
-    words = [word for selector, word in fish.keys if selector in (device, uuid, "all")]
+    words = fish.keys(device, uuid)
     if found.get("TYPE") != "crypto_LUKS":
         raise Failed(f"{device}: Device {device} is not a valid LUKS device.")
     fish.session.devices.unlock(
