@@ -6,12 +6,12 @@ import errno
 import os
 import stat as _stat
 
-from ....errors import CorruptError, ForeignError
+from ....errors import CorruptError, FeatureError, ForeignError
 from ..base import FileSystem, GuestError, Stat, StatVfs
 from .attribute import attributes, kernel_names
 from .directory import Directory
 from .fork import Fork
-from .inode import FORMAT_BTREE, FORMAT_DEV, FORMAT_EXTENTS, FORMAT_LOCAL, Inode
+from .inode import FLAG_REALTIME, FORMAT_BTREE, FORMAT_DEV, FORMAT_EXTENTS, FORMAT_LOCAL, Inode
 from .log import Log
 from .store import Store, damaged
 from .superblock import RO_KNOWN, Superblock
@@ -93,6 +93,11 @@ class XfsFileSystem(FileSystem):
     def fork(self, inode: Inode, *, attributes: bool = False) -> Fork | None:
         """The extents of a fork; None for one that is kept in the inode."""
         form = inode.aformat if attributes else inode.format
+        if inode.flags & FLAG_REALTIME and inode.kind == _stat.S_IFREG and not attributes:
+            raise FeatureError(
+                f"XFS inode {inode.ino}: the file's bytes lie on a realtime device", layer=f"inode {inode.ino}",
+                offset=inode.offset + 90, field="flags", value=hex(inode.flags),
+            )  # fmt: skip
         if form not in (FORMAT_EXTENTS, FORMAT_BTREE):
             if form == FORMAT_LOCAL or (form == FORMAT_DEV and not attributes):
                 return None

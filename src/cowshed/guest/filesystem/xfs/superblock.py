@@ -169,11 +169,6 @@ class Superblock:
                 "XFS superblock: mkfs.xfs has not finished this file system", layer="superblock", offset=126,
                 field="inprogress", value=self.inprogress,
             )  # fmt: skip
-        if self.rblocks:
-            raise FeatureError(
-                "XFS with a realtime device is not possible here", layer="superblock", offset=16, field="rblocks",
-                value=self.rblocks, limit=0,
-            )  # fmt: skip
         if not self.logstart:
             raise FeatureError(
                 "XFS with an external log is not possible here", layer="superblock", offset=48, field="logstart",
