@@ -6,12 +6,15 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import judges
 from cowshed.block.filter.record import FLUSH, Log
+from cowshed.block.graph import open_image
 from cowshed.errors import CowshedError, OptionError
+from cowshed.guest.filesystem import ext
 from cowshed.guest.filesystem.base import GuestError
 from cowshed.guest.filesystem.ext.describe import describe
 from cowshed.guest.filesystem.ext.resize import resize
@@ -143,6 +146,43 @@ def test_cuts_while_growing(options: tuple[str, ...], tmp_path: Path) -> None:
             with opened(judged) as fs:
                 assert fs.sb.blocks in (12288, new)
                 assert our_tree(fs) == tree
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "ext4", "blocks_per_group": 4096, "inodes": 1000, "journal_megabytes": 4, "last_mounted": "/bar"},
+        {"kind": "ext4", "inode_size": 128},
+        {"kind": "ext4", "journal_megabytes": 1, "flex_groups": 32, "stride": 16, "stripe_width": 64},
+        {"kind": "ext4", "features": "^extent,^filetype,^flex_bg,^large_file,^resize_inode,^sparse_super"},
+        {"kind": "ext4", "most_blocks": 1_000_000, "block_size": 1024},
+        {"kind": "ext3", "block_size": 4096, "size": 80 << 20, "inode_ratio": 65536, "uuid": "clear"},
+        {"kind": "ext2", "creator": "freebsd"},
+    ],
+)
+def test_made_over_another_one(options: dict[str, Any], tmp_path: Path) -> None:
+    """Options of mke2fs; what the device held before is nowhere to be seen."""
+    path = image(tmp_path / "disk.img", 100 * MiB, "-t", "ext4", "-I", "128", "-N", "4000")
+    for prefix in (b"a", b"b"):
+        _files(path, prefix, 900)
+    with open_image(str(path), fmt="raw", writable=True) as node:
+        ext.make(node, **options)
+    clean(path)
+    assert same_as_kernel(path).keys() == {b"/lost+found"}
+    _files(path, b"after", 100)
+    clean(path)
+    same_as_kernel(path)
+    told = dict(line.split(":", 1) for line in judges.run("dumpe2fs", "-h", path).stdout.splitlines() if ":" in line)
+    for field, name, value in (
+        ("Blocks per group", "blocks_per_group", None), ("Inode size", "inode_size", None),
+        ("RAID stride", "stride", None), ("RAID stripe width", "stripe_width", None),
+        ("Flex block group size", "flex_groups", None),
+        ("Filesystem OS type", "creator", "FreeBSD"), ("Last mounted on", "last_mounted", None),
+        ("Total journal size", "journal_megabytes", f"{options.get('journal_megabytes', 0) * 1024}k"),
+        ("Filesystem UUID", "uuid", "<none>"), ("Reserved GDT blocks", "most_blocks", "7"),
+    ):  # fmt: skip
+        if name in options:
+            assert told[field].strip() == (str(options[name]) if value is None else value)
 
 
 def _described(path: Path) -> dict[str, str]:

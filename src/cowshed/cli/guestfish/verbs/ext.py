@@ -15,6 +15,7 @@ from .device import opened
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from ....guest.filesystem.ext.filesystem import ExtFileSystem
     from ....guest.place import Place
@@ -249,3 +250,84 @@ def resize2fs_size(fish: Fish, device: str, size: int) -> None:
     if size & 1023:
         raise Failed(f"{size}: size must be a round number of kilobytes")
     _resized(fish, device, "resize2fs_size", size)
+
+
+#: bytes for which there is an inode, by mke2fs.conf's name of what a file system is used for
+_USAGES = {
+    "floppy": 8192, "small": 4096, "big": 32768, "huge": 65536, "news": 4096, "largefile": 1 << 20,
+    "largefile4": 4 << 20,
+}  # fmt: skip
+#: feature by the name of the option that takes it in or leaves it out
+_FEATURES = {
+    "extent": "extent", "filetype": "filetype", "flexbg": "flex_bg", "hasjournal": "has_journal",
+    "largefile": "large_file", "resizeinode": "resize_inode", "sparsesuper": "sparse_super", "uninitbg": "uninit_bg",
+}  # fmt: skip
+
+
+@command(
+    "mke2fs",
+    "device:device [blockscount:int] [blocksize:int] [fragsize:int] [blockspergroup:int] [numberofgroups:int] "
+    "[bytesperinode:int] [inodesize:int] [journalsize:int] [numberofinodes:int] [stridesize:int] [stripewidth:int] "
+    "[maxonlineresize:int] [reservedblockspercentage:int] [mmpupdateinterval:int] [journaldevice:string] "
+    "[label:string] [lastmounteddir:string] [creatoros:string] [fstype:string] [usagetype:string] [uuid:string] "
+    "[forcecreate:bool] [writesbandgrouponly:bool] [lazyitableinit:bool] [lazyjournalinit:bool] [testfs:bool] "
+    "[discard:bool] [quotatype:bool] [extent:bool] [filetype:bool] [flexbg:bool] [hasjournal:bool] "
+    "[journaldev:bool] [largefile:bool] [quota:bool] [resizeinode:bool] [sparsesuper:bool] [uninitbg:bool]",
+    help="create an ext2/ext3/ext4 filesystem on device",
+)
+def mke2fs(fish: Fish, device: str, **given: Any) -> None:
+    from ....guest.filesystem.ext import make
+
+    node = opened(fish, device, "mke2fs")
+    if fish.session.mounted(device) is not None:
+        raise Failed(f"{device}: {device} is mounted; will not make a filesystem here!")
+    kind = given.get("fstype", "ext2")
+    if kind not in KINDS:
+        raise Failed(f"{kind}: not a valid extended filesystem type")
+    for name in ("journaldevice", "journaldev", "writesbandgrouponly", "quota", "quotatype"):
+        if given.get(name):
+            raise Failed(f"{device}: {name} is not possible")
+    for name, value in given.items():
+        if isinstance(value, int) and value < 0:
+            raise Failed(f"{name} must be >= 0")
+    size = given.get("blocksize")
+    if given.get("fragsize") not in (None, size):
+        raise Failed(f"{device}: fragments are as large as blocks, fragsize is not possible")
+    features = [("" if given[name] else "^") + _FEATURES[name] for name in _FEATURES if name in given]
+    if "journalsize" in given and "hasjournal" not in given:
+        features.append("has_journal")
+    if given.get("uninitbg") is True:
+        # metadata_csum includes it
+        features.remove("uninit_bg")
+        features += [] if kind == "ext4" else ["uninit_bg"]
+    count = given.get("blockscount")
+    guess = size or (1024 if (node.size if count is None else count * 1024) < 512 << 20 else 4096)
+    percent = given.get("reservedblockspercentage")
+    label = given.get("label")
+    try:
+        make(
+            node,
+            kind,
+            block_size=size,
+            size=None if count is None else count * guess,
+            label=None if label is None else os.fsdecode(os.fsencode(label)[:16]),
+            uuid=given.get("uuid"),
+            features=",".join(features),
+            inode_size=given.get("inodesize"),
+            inode_ratio=given.get("bytesperinode", _USAGES.get(given.get("usagetype", ""))),
+            inodes=given.get("numberofinodes"),
+            reserved_percent=percent,
+            journal_megabytes=given.get("journalsize"),
+            blocks_per_group=given.get("blockspergroup"),
+            flex_groups=given.get("numberofgroups"),
+            stride=given.get("stridesize"),
+            stripe_width=given.get("stripewidth"),
+            most_blocks=given.get("maxonlineresize"),
+            last_mounted=given.get("lastmounteddir"),
+            creator=given.get("creatoros"),
+            test=given.get("testfs"),
+        )
+    except OptionError as error:
+        raise Failed(f"{device}: {error}") from error
+    node.flush()
+    fish.session.devices.forget()

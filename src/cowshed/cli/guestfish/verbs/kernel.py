@@ -22,7 +22,7 @@ btrfs-subvolume-show btrfs-subvolume-snapshot download-blocks download-inode e2f
 extlinux filesystem-walk find-inode fsck
 ldmtool-scan
 luks-add-key luks-format luks-kill-slot
-md-create md-detail md-stat md-stop mke2fs mksquashfs ntfs-3g-probe ntfsclone-in ntfsclone-out ntfsfix ntfsresize
+md-create md-detail md-stat md-stop mksquashfs ntfs-3g-probe ntfsclone-in ntfsclone-out ntfsfix ntfsresize
 ntfsresize-size remove-drive resize2fs-M scrub-device
 scrub-file scrub-freespace syslinux vfs-minimum-size
 xfs-admin

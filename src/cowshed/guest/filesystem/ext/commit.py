@@ -67,12 +67,11 @@ def _count(fs: ExtFileSystem, writer: Writer) -> None:
     """The superblock's counts and times, into its block."""
     sb = fs.sb
     allocator = writer.allocator
-    if fs.recount:
+    blocks = (sb.u32(0x0C) | (sb.u32(0x158) << 32 if sb.incompat & BIT64 else 0)) + allocator.free_blocks
+    inodes = sb.u32(0x10) + allocator.free_inodes
+    if fs.recount or blocks < 0 or inodes < 0:
         blocks = sum(fs.groups[number].free_blocks for number in range(sb.groups))
         inodes = sum(fs.groups[number].free_inodes for number in range(sb.groups))
-    else:
-        blocks = (sb.u32(0x0C) | (sb.u32(0x158) << 32 if sb.incompat & BIT64 else 0)) + allocator.free_blocks
-        inodes = sb.u32(0x10) + allocator.free_inodes
     sb.set(0x0C, blocks & 0xFFFFFFFF)
     if sb.incompat & BIT64:
         sb.set(0x158, blocks >> 32)

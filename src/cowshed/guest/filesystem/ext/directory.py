@@ -61,9 +61,9 @@ def parse(
         if big:
             length = record_length(length, block_size)
         if not filetype:
-            size |= kind << 8
+            # the byte was the upper half of the name's length once, and is that of a checksum's entry now
             kind = 0
-        if length < 8 or length & 3 or at + length > end or size + 8 > length or size > 255:
+        if length < 8 or length & 3 or at + length > end or size + 8 > length:
             raise _wrong(where, "rec_len", length, at)
         yield at, inode, length, kind, bytes(data[at + 8 : at + 8 + size])
         at += length

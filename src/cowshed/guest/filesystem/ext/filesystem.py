@@ -53,6 +53,13 @@ class ExtFileSystem(FileSystem):
             self.sb.refuse_writing()
             if self.notes:
                 raise CorruptError(self.notes[0], layer="ext superblock", hint="e2fsck can repair it")
+            there = self.node.size // self.sb.block_size
+            if self.sb.blocks > there:
+                raise CorruptError(
+                    f"The file system has {self.sb.blocks} blocks and its device {there}; it is not written to",
+                    layer="ext superblock", field="s_blocks_count", value=self.sb.blocks, limit=there,
+                    hint="the device is cut short, or e2fsck can repair it",
+                )  # fmt: skip
         self._arrange()
         self.journal = None
         self.recount = not self.sb.u16(0x3A) & superblock.STATE_VALID

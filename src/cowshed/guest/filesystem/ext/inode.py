@@ -152,7 +152,10 @@ class Inode:
         self.flags &= ~HUGE_FILE
         if sectors >> (48 if huge else 32):
             if not huge:
-                raise FeatureError("ext: the file takes more space than the file system can count (huge_file)")
+                raise FeatureError(
+                    "ext: the file takes more space than the file system can count (huge_file)",
+                    layer=f"inode {self.number}", field="i_blocks",
+                )  # fmt: skip
             sectors //= block_size // 512
             self.flags |= HUGE_FILE
         if self.extra < 16:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 
@@ -11,6 +10,7 @@ from . import journal, superblock
 from .allocate import USED, pack
 from .crc import crc32c
 from .extents import ENTRY, HEADER, MAGIC
+from .geometry import Geometry, Options
 from .groups import BLOCK_UNINIT, INODE_UNINIT, INODE_ZEROED, Group, Groups
 from .inode import EXTENTS, Inode, Inodes
 from .superblock import Superblock
@@ -18,73 +18,35 @@ from .volume import Volume
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ....block.node import Node
 
-_BASE = ("ext_attr", "resize_inode", "dir_index", "filetype", "sparse_super", "large_file")
-FEATURES = {
-    "ext2": _BASE,
-    "ext3": (*_BASE, "has_journal"),
-    "ext4": (
-        *_BASE, "has_journal", "extent", "huge_file", "flex_bg", "metadata_csum", "64bit", "dir_nlink", "extra_isize",
-    ),
-}  # fmt: skip
-_POSSIBLE = {
-    *FEATURES["ext4"], "uninit_bg", "inline_data", "ea_inode", "metadata_csum_seed", "large_dir",
-}  # fmt: skip
-_FLEX = 4  # groups of a flex group, as a power of two
 _ROOT, _RESIZE, _JOURNAL, _FIRST = 2, 7, 8, 11
 
 
-def _bits(features: set[str]) -> tuple[int, int, int]:
-    found = []
-    for names in (superblock.COMPAT_NAMES, superblock.INCOMPAT_NAMES, superblock.RO_COMPAT_NAMES):
-        bits = 0
-        for bit, name in names.items():
-            if name in features:
-                bits |= bit
-        found.append(bits)
-    return found[0], found[1], found[2]
-
-
-def _journal_blocks(blocks: int, size: int) -> int:
-    """How long mke2fs makes the journal of a file system of so many blocks; 0 when it is too small for one."""
-    if blocks < 2048:
-        return 0
-    for limit, length in (
-        (32768, 1024), (256 * 1024, 4096), (512 * 1024, 8192), (4096 * 1024, 16384), (8192 * 1024, 32768),
-        (16384 * 1024, 65536), (32768 * 1024, 131072),
-    ):  # fmt: skip
-        if blocks < limit:
-            return length
-    return 262144
-
-
-def make(
-    node: Node,
-    kind: str,
-    *,
-    block_size: int | None = None,
-    size: int | None = None,
-    label: str = "",
-    uuid: str | None = None,
-    features: str = "",
-    inode_size: int | None = None,
-    inode_ratio: int | None = None,
-    inodes: int | None = None,
-    reserved_percent: float = 5.0,
-    journal_blocks: int | None = None,
-    now: int | None = None,
-) -> None:
+def make(node: Node, kind: str, **wanted: Any) -> None:
     """Make an empty file system of ``kind`` ("ext2", "ext3", "ext4").
 
-    ``size`` in bytes (all of the node), ``features`` as mke2fs -O takes them ("^has_journal,inline_data"; "none"
-    first takes all away), ``inode_ratio`` bytes for which there is an inode, ``now`` in nanoseconds.
-    Raises OptionError. What was on the device is not looked at; superblocks of others at its begin are wiped.
+    ``wanted``: attributes of `geometry.Options`: ``block_size``, ``size`` in bytes (all of the node), ``label``,
+    ``uuid`` (also "clear", "random"), ``features`` as mke2fs -O takes them ("^has_journal,inline_data"; "none" first
+    takes all away), ``inode_size``, ``inode_ratio`` bytes for which there is an inode, ``inodes``,
+    ``reserved_percent``, ``journal_blocks`` or ``journal_megabytes``, ``blocks_per_group``, ``flex_groups``,
+    ``stride`` and ``stripe_width`` in blocks, ``most_blocks`` to which it is to grow, ``last_mounted``, ``creator``,
+    ``test``, ``now`` in nanoseconds. Raises OptionError. What was on the device is not looked at; superblocks of others
+    at its begin are wiped.
     """
-    _Maker(
-        node, kind, block_size, node.size if size is None else size, label, uuid, features, inode_size, inode_ratio,
-        inodes, reserved_percent, journal_blocks, time.time_ns() if now is None else now,
-    ).run()  # fmt: skip
+    options = Options()
+    options.kind = kind
+    options.size = node.size
+    options.now = time.time_ns()
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        if name not in options.__dict__:
+            raise OptionError(f"{name} is no option of a file system", field=name, value=value)
+        setattr(options, name, value)
+    _Maker(node, Geometry(options, node.size)).run()
 
 
 def _option(name: str, value: object, why: str) -> OptionError:
@@ -92,150 +54,17 @@ def _option(name: str, value: object, why: str) -> OptionError:
 
 
 class _Maker:
-    def __init__(
-        self,
-        node: Node,
-        kind: str,
-        block_size: int | None,
-        size: int,
-        label: str,
-        uuid: str | None,
-        features: str,
-        inode_size: int | None,
-        inode_ratio: int | None,
-        inodes: int | None,
-        reserved: float,
-        journal_blocks: int | None,
-        now: int,
-    ) -> None:
-        if kind not in FEATURES:
-            raise _option("kind", kind, "it is none of ext2, ext3, ext4")
+    def __init__(self, node: Node, geometry: Geometry) -> None:
         self.node = node
-        self.kind = kind
-        self.now = now
-        wanted = set(FEATURES[kind])
-        for item in filter(None, features.replace(" ", ",").split(",")):
-            name = {"extents": "extent", "gdt_csum": "uninit_bg"}.get(item.lstrip("^+-"), item.lstrip("^+-"))
-            if name == "none":
-                wanted.clear()
-            elif name not in _POSSIBLE:
-                raise _option("features", name, "this feature can't be made")
-            elif item[0] in "^-":
-                wanted.discard(name)
-            else:
-                wanted.add(name)
-        if "metadata_csum" in wanted:
-            wanted.discard("uninit_bg")
-        if "64bit" in wanted and "extent" not in wanted:
-            wanted.discard("64bit")
-        self.features = wanted
-        small = size < 512 << 20
-        self.size = block_size or (1024 if small else 4096)
-        if self.size not in (1024, 2048, 4096, 8192, 16384, 32768, 65536):
-            raise _option("block_size", self.size, "it is a power of two from 1024 to 65536")
-        if size > node.size:
-            raise _option("size", size, "the device is smaller")
-        self.blocks = size // self.size
-        if self.blocks < 64:
-            raise _option("size", size, "it is too small for a file system")
-        if self.blocks >> 32 and "64bit" not in wanted:
-            raise _option("size", size, "it is too big without the feature 64bit")
-        self.inode_size = inode_size or 256
-        if self.inode_size < 128 or self.inode_size > self.size or self.inode_size & (self.inode_size - 1):
-            raise _option("inode_size", self.inode_size, "it is a power of two from 128 to the block size")
-        ratio = inode_ratio or (8192 if size < 3 << 20 else 4096 if small else 16384)
-        ratio = max(ratio, self.size)
-        if ratio < 1024:
-            raise _option("inode_ratio", ratio, "it is at least 1024")
-        if not 0 <= reserved <= 50:
-            raise _option("reserved_percent", reserved, "it is 0 to 50")
-        self.label = label.encode("utf-8", "surrogateescape")
-        if len(self.label) > 16:
-            raise _option("label", label, "it has at most 16 bytes")
-        if uuid is None:
-            identity = bytearray(os.urandom(16))
-            identity[6] = identity[6] & 0x0F | 0x40
-            identity[8] = identity[8] & 0x3F | 0x80
-            self.uuid = bytes(identity)
-        else:
-            try:
-                self.uuid = bytes.fromhex(uuid.replace("-", ""))
-            except ValueError:
-                self.uuid = b""
-            if len(self.uuid) != 16:
-                raise _option("uuid", uuid, "it is no uuid")
-        self.reserved = reserved
-        self.inode_count = inodes or size // ratio
-        self.journal_wanted = journal_blocks
-        self.sb = self._super()
-
-    # ---- the superblock
-
-    def _super(self) -> Superblock:
-        size = self.size
-        first = 1 if size == 1024 else 0
-        # a count of 16 bits holds a group's free blocks
-        per_group = min(size * 8, 65528)
-        desc = 64 if "64bit" in self.features else 32
-        while True:
-            groups = -(-(self.blocks - first) // per_group)
-            each = -(-self.inode_count // groups)
-            per_block = size // self.inode_size
-            each = max(per_block, -(-each // per_block) * per_block, 16)
-            each = min(-(-each // 8) * 8, min(size * 8, 65528))
-            table = -(-each * self.inode_size // size)
-            desc_blocks = -(-groups * desc // size)
-            spare = self._spare(desc_blocks, first, per_group, desc)
-            # the last group must have room for what belongs into it, and a little more
-            rest = (self.blocks - first) % per_group
-            own = 2 + table + 1 + desc_blocks + spare
-            if rest and rest < own + 50 and groups > 1:
-                self.blocks -= rest
-                continue
-            if own + 16 > min(per_group, self.blocks - first):
-                raise _option("size", self.blocks * size, "there is no room for the inodes")
-            break
-        raw = bytearray(1024)
-        seconds = self.now // 10**9
-        compat, incompat, ro_compat = _bits(self.features)
-        count = self.blocks
-        reserved = int(count * self.reserved / 100)
-        struct.pack_into("<5I", raw, 0, groups * each, count & 0xFFFFFFFF, reserved & 0xFFFFFFFF, 0, 0)
-        log = size.bit_length() - 11
-        struct.pack_into("<6I", raw, 0x14, first, log, log, per_group, per_group, each)
-        struct.pack_into("<II", raw, 0x2C, 0, seconds & 0xFFFFFFFF)
-        struct.pack_into("<HhHHHH", raw, 0x34, 0, -1, superblock.MAGIC, 1, 1, 0)
-        struct.pack_into("<4I", raw, 0x40, seconds & 0xFFFFFFFF, 0, 0, 1)
-        struct.pack_into("<HHIHH", raw, 0x50, 0, 0, _FIRST, self.inode_size, 0)
-        struct.pack_into("<3I", raw, 0x5C, compat, incompat, ro_compat)
-        raw[0x68:0x78] = self.uuid
-        raw[0x78:0x88] = self.label.ljust(16, b"\0")
-        raw[0xCE:0xD0] = spare.to_bytes(2, "little")
-        raw[0xEC:0xFC] = os.urandom(16)
-        raw[0xFC] = 1
-        if desc == 64:
-            raw[0xFE:0x100] = (64).to_bytes(2, "little")
-            struct.pack_into("<II", raw, 0x150, count >> 32, reserved >> 32)
-        struct.pack_into("<II", raw, 0x100, 0x0C, 0)
-        raw[0x108:0x10C] = (seconds & 0xFFFFFFFF).to_bytes(4, "little")
-        if self.inode_size > 128:
-            struct.pack_into("<HH", raw, 0x15C, 32, 32)
-        raw[0x160] = 1
-        if "flex_bg" in self.features:
-            raw[0x174] = _FLEX
-        if "metadata_csum" in self.features:
-            raw[0x175] = 1
-            if "metadata_csum_seed" in self.features:
-                raw[0x270:0x274] = crc32c(0xFFFFFFFF, self.uuid).to_bytes(4, "little")
-        return Superblock(bytes(raw))
-
-    def _spare(self, desc_blocks: int, first: int, per_group: int, desc: int) -> int:
-        """Blocks kept for descriptors of a file system grown a thousandfold."""
-        if "resize_inode" not in self.features:
-            return 0
-        most = min(self.blocks * 1024, 0xFFFFFFFF)
-        groups = -(-(most - first) // per_group)
-        return max(0, min(-(-groups * desc // self.size) - desc_blocks, self.size // 4))
+        self.sb = geometry.sb
+        self.size = geometry.size
+        self.blocks = geometry.blocks
+        self.features = geometry.features
+        self.inode_size = geometry.inode_size
+        self.flex = geometry.flex
+        self.uuid = geometry.uuid
+        self.now = geometry.now
+        self.journal_blocks = geometry.journal_blocks
 
     # ---- layout
 
@@ -249,21 +78,21 @@ class _Maker:
         self.states: dict[int, bytearray] = {}
         self._wipe()
         self._place_groups()
-        uses = "extent" in self.features
         groups[0].free_inodes -= _FIRST
+        # nothing of what was there before may stand beside the first inodes
+        for index in range(-(-_FIRST * self.inode_size // size)):
+            volume.fresh(groups[0].inode_table + index)
         self._directory(_ROOT, _ROOT, 0o40755, 3, [(_ROOT, b"."), (_ROOT, b".."), (_FIRST, b"lost+found")], 1)
         # lost+found has room before it is needed
         self._directory(_FIRST, _ROOT, 0o40700, 2, [(_FIRST, b"."), (_ROOT, b"..")], max(1, min(12, 16384 // size)))
         if sb.reserved_gdt_blocks:
             self._resize_inode()
-        length = 0
         if "has_journal" in self.features:
-            length = self.journal_wanted or _journal_blocks(self.blocks, size)
-            if not length:
+            if not self.journal_blocks:
                 sb.compat &= ~superblock.HAS_JOURNAL
                 sb.set_features()
             else:
-                self._journal(length, uses)
+                self._journal(self.journal_blocks)
         # the list of bad blocks is empty
         blank = Inode(1, bytes(self.inode_size), size)
         blank.mtime = blank.ctime = blank.atime = self.now // 10**9 * 10**9
@@ -321,7 +150,7 @@ class _Maker:
             own = sb.has_super(number) + sb.group_desc_blocks(number)
             if own:
                 self._mark(sb.group_first_block(number), own)
-        flex = 1 << _FLEX if "flex_bg" in self.features else 1
+        flex = 1 << self.flex if "flex_bg" in self.features else 1
         for start in range(0, sb.groups, flex):
             members = range(start, min(start + flex, sb.groups))
             first = sb.group_first_block(start)
@@ -442,11 +271,9 @@ class _Maker:
         inode.sectors = count * (size // 512)
         inode.size = (12 + each + each * each) * size
 
-    def _journal(self, length: int, uses: bool) -> None:
+    def _journal(self, length: int) -> None:
         sb = self.sb
         size = self.size
-        if length < 1024 or length > self.blocks // 2:
-            raise _option("journal_blocks", length, "it is from 1024 blocks to half of the file system")
         inode = self._inode(_JOURNAL, 0o100600, 1)
         middle = sb.group_first_block(sb.groups // 2 if sb.groups > 2 else 0)
         place = self._stretch(middle, length)

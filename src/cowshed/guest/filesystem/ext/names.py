@@ -263,7 +263,9 @@ def rename(writer: Writer, old: int, old_name: bytes, new: int, new_name: bytes,
 
 
 def _device(rdev: int) -> bytes:
-    """i_block of a device node: the old encoding while it is enough."""
+    """i_block of a device node: the old encoding while it is enough. GuestError EINVAL for numbers that Linux lacks."""
+    if not 0 <= rdev < 1 << 64 or os.major(rdev) > 0xFFF or os.minor(rdev) > 0xFFFFF:
+        raise GuestError(errno.EINVAL)
     major, minor = os.major(rdev), os.minor(rdev)
     if major < 256 and minor < 256:
         return (major << 8 | minor).to_bytes(4, "little").ljust(60, b"\0")

@@ -109,7 +109,10 @@ class Superblock:
         self.revision = self.u32(0x4C)
         self.compat, self.incompat, self.ro_compat = struct.unpack_from("<3I", raw, 0x5C) if self.revision else (0,) * 3
         if self.incompat & JOURNAL_DEV:
-            raise FeatureError("This is an external journal of an ext3 or ext4 file system, not a file system")
+            raise FeatureError(
+                "This is an external journal of an ext3 or ext4 file system, not a file system", layer="ext superblock",
+                field="s_feature_incompat", value=f"{self.incompat:#x}",
+            )  # fmt: skip
         self.log_block_size = self._bounded(0x18, "s_log_block_size", 0, 6)
         self.block_size = 1024 << self.log_block_size
         self.inodes = self.u32(0)
