@@ -18,7 +18,7 @@ from conftest import Figures
 from cowshed.block.filter.record import FLUSH, Log, RecordNode
 from cowshed.block.graph import open_image
 from cowshed.guest.filesystem import xfs
-from cowshed.guest.filesystem.base import FileSystem
+from cowshed.guest.filesystem.base import FileSystem, GuestError
 from cowshed.guest.filesystem.xfs.journal import Journal
 from crash import workspace
 from crash_states import Disk, states
@@ -88,7 +88,8 @@ def to_the_end(image: Path) -> None:
     """The log's head goes near the end of the ring."""
     with open_image(str(image), fmt="raw", writable=True) as node:
         journal = Journal(xfs.open(node, True).log)
-        while journal.log.length - journal.position > 40:
+        # the change's records are cut in two by it
+        while journal.log.length - journal.position > max(40, journal.log.superblock.logsunit * 3 // 1024):
             journal.unmount()
 
 
@@ -112,6 +113,7 @@ CASES = {
     "small blocks": (("-b", "size=1024", "-m", "rmapbt=1"), None),
     "log stripes": (("-l", "su=64k"), None),
     "around the end": ((), to_the_end),
+    "around the end, log stripes": (("-l", "su=64k"), to_the_end),
     "dirty": ((), dirty),
     "dirty, inodes of 1024": (("-i", "size=1024"), dirty),
     "left dirty": ((), opened_and_removed),
@@ -242,6 +244,41 @@ def test_much_data_goes_first(figures: Figures) -> None:
             judged += 1
         assert judged > 4
         figures.add("xfs: states after a cut, much data", judged)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_more_than_the_log_holds(figures: Figures) -> None:
+    """Several transactions, each brought to its places before the next; a dirty log refuses before anything happens."""
+    folder = workspace()
+    try:
+        image = images.make(folder / "disk", 32 << 20, "--unsupported", "-f", "-b", "size=1024")
+        with images.mounted(image, folder / "mnt") as root:
+            for index in range(5000):
+                (root / f"f{index}").touch()
+
+        def change_all(system: FileSystem) -> None:
+            for name, ino, _ in list(system.entries(system.root)):
+                if name not in (b".", b".."):
+                    system.set_attributes(ino, NOW, mode=0o600, uid=7)
+
+        log = recorded(image, change_all)
+        assert sum(event.kind == FLUSH for event in log.events) > 6
+        with images.mounted(image, folder / "mnt") as root:
+            for index in range(5000):
+                facts = os.stat(root / f"f{index}")
+                assert (facts.st_mode & 0o7777, facts.st_uid) == (0o600, 7)
+            (root / "one").touch()
+            shut_down(root, LOG_FLUSH)
+        before = image.read_bytes()
+        with images.opened(image, writable=True) as system:
+            change_all(system)
+            with pytest.raises(GuestError, match="too full"):
+                system.sync()
+        assert image.read_bytes() == before
+        with images.mounted(image, folder / "mnt") as root:
+            assert len(os.listdir(root)) == 5001
+        repair_finds_nothing(image)
     finally:
         shutil.rmtree(folder)
 

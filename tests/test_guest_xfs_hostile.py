@@ -213,6 +213,85 @@ def test_a_tree_that_leads_to_itself(places: Any, monkeypatch: pytest.MonkeyPatc
     node.changes = {}
 
 
+class Memory(Node):
+    """An image in memory that may be written."""
+
+    driver = "memory"
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__("memory")
+        self.raw = bytearray(raw)
+        self.size = len(raw)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        self._check_range(offset, len(view))
+        view[:] = self.raw[offset : offset + len(view)]
+
+    def write(self, offset: int, data: Any) -> None:
+        self._check_range(offset, len(data))
+        self.raw[offset : offset + len(data)] = data
+
+    def write_zeroes(self, offset: int, length: int, unmap: bool = False) -> None:
+        self.write(offset, bytes(length))
+
+    def flush(self) -> None:
+        pass
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["clean", "dirty"])
+def test_changes_of_damaged_images(dirty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is changed on a damaged image is changed or refused; nothing else is raised, and nothing runs away."""
+    from cowshed.guest.filesystem.xfs import log as logs
+    from cowshed.guest.filesystem.xfs import superblock
+    from test_guest_xfs_log import LOG_FLUSH, calm, shut_down
+
+    image = images.make(tmp_path / "disk", 32 << 20, "--unsupported", "-f")
+    with images.mounted(image, tmp_path / "mnt") as root:
+        (root / "file").write_bytes(b"x" * 5000)
+        os.setxattr(root / "file", "user.long", b"l" * 2000)
+    if dirty:
+        with images.mounted(image, tmp_path / "mnt") as root:
+            calm(root, random.Random(1), 40)
+            shut_down(root, LOG_FLUSH)
+    raw = image.read_bytes()
+    healthy = xfs.open(Memory(raw))
+    ino = ino_of(healthy, b"file")
+    log = healthy.log
+    places = [(log.where(log.head - 3 + at), 512) for at in range(6)] + [(log.start, 4096), (0, 512), (0, 200)]
+    places += [(healthy.superblock.inode_offset(ino), 512), (512, 512), (1024, 512)]
+    places += [(log.where(log.tail + at), 512) for at in range(4)]
+    monkeypatch.setattr(Store, "verify", lambda *_: None)
+    monkeypatch.setattr(logs.Log, "_whole", lambda *_: True)
+    monkeypatch.setattr(superblock, "crc32c", lambda data, crc=0: int.from_bytes(raw[224:228], "little"))
+    chance = random.Random(dirty)
+    changed = refused = 0
+    begun = time.monotonic()
+    for _ in range(60):
+        node = Memory(raw)
+        for _ in range(chance.choice((1, 2, 5))):
+            offset, length = chance.choice(places)
+            at = offset + chance.randrange(length)
+            if not 224 <= at < 228:
+                value = chance.choice((b"\0", b"\xff", b"\1", b"\x7f\xff\xff\xff", bytes([chance.randrange(256)])))
+                node.raw[at : at + len(value)] = value
+        try:
+            system = xfs.open(node, True)
+            system.set_attributes(ino, 0, mode=0o600)
+            system.set_xattr(ino, b"user.long", b"m" * 2000, 0)
+            system.write(ino, 0, b"y", 0)
+            system.set_label("damaged")
+            system.sync()
+            changed += 1
+        except CowshedError as error:
+            assert str(error)
+            refused += 1
+    assert changed and refused
+    assert time.monotonic() - begun < 120
+
+
 def test_short_devices(tmp_path: Path) -> None:
     image = images.make(tmp_path / "disk", 300 << 20)
     os.truncate(image, 200 << 20)

@@ -188,7 +188,7 @@ class Log:
     def _is_unmounted(self, head: int) -> bool:
         """Ends the record that says that the log is empty at ``head``? Nothing was in flight when it was written: no
         block before it can be missing, and none has to be looked at."""
-        count = min(head, max(_LAST, self.superblock.logsunit // BASIC))
+        count = min(head, max(_LAST, min(self.superblock.logsunit, MAX_RECORD) // BASIC))
         raw = self.read(head - count, count)
         at = len(raw)
         while (at := raw.rfind(b"\xfe\xed\xba\xbe", 0, at + 3)) >= 0:

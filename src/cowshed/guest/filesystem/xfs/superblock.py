@@ -51,6 +51,7 @@ INCOMPAT_KNOWN = (
 INCOMPAT_NAMES = {0x100: "metadir", 0x200: "zoned", 0x400: "zone_gaps"}
 
 MIN_GROUP = 1 << 24  # bytes
+MAX_LOG_BLOCKS, MAX_LOG_BYTES = 1 << 20, 1 << 31
 
 _FIELDS = struct.Struct(">4sI QQQ16sQ QQQ I IIII HHHH 12s 8B QQQQ QQ HBB III BBH I II IIII 4x I Q Q 16s")
 
@@ -206,8 +207,8 @@ class Superblock:
             raise bad("agblocks", 84, self.agblocks, f"{MIN_GROUP >> self.blocklog} or more")
         if self.blocklog + self.dirblklog > 16:
             raise bad("dirblklog", 192, self.dirblklog, 16 - self.blocklog)
-        if self.logstart and not self.logblocks:
-            raise bad("logblocks", 96, self.logblocks, "more")
+        if self.logstart and not 0 < self.logblocks <= min(MAX_LOG_BLOCKS, MAX_LOG_BYTES >> self.blocklog):
+            raise bad("logblocks", 96, self.logblocks, f"1 to {min(MAX_LOG_BLOCKS, MAX_LOG_BYTES >> self.blocklog)}")
 
     def _check_v5(self, raw: bytes, replayed: bool) -> None:
         if len(raw) < self.sectsize:
@@ -263,6 +264,8 @@ class Superblock:
             # chunks of inodes begin at multiples of the alignment, clusters count from there
             chunk = inside - inside % self.inoalignmt
             inside = chunk + (inside - chunk) // blocks * blocks
+            if inside + blocks > self.ag_blocks(group):
+                raise ValueError("inodes are not aligned")
         return group * self.agblocks + inside << self.blocklog, blocks << self.blocklog
 
     def inode_offset(self, ino: int) -> int:
