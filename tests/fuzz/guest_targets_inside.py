@@ -258,13 +258,35 @@ def _tar_in(folder: Path) -> Target:
         b"./dir/file/x",
         b"long link",
     )
-    pax = (
-        b"12 mtime=inf\n", b"12 mtime=nan\n", b"13 size=-100\n", b"20 mtime=1e400xxxxx\n", b"15 path=../../x\n",
-        b"17 uid=99999999\n", b"30 SCHILY.xattr.user.a=valueee\n", b"24 SCHILY.xattr.bogus=\n\n", b"999 path=x\n",
-        b"0 x=y\n",
-        b"22 mtime=-99999999999\n", b"27 mtime=9999999999999999\n", b"14 linkpath=x\n", b"20 GNU.sparse.size=9\n",
-        b"27 GNU.sparse.map=0,1,x,9\n",
-    )  # fmt: skip
+    pax = [
+        b"%d %b\n" % (len(one) + 2 + len(str(len(one) + 4)), one)
+        for one in (
+            b"mtime=inf",
+            b"mtime=nan",
+            b"mtime=-99999999999",
+            b"mtime=9999999999999999999",
+            b"size=-100",
+            b"size=1e9",
+            b"size=99999999999999999999",
+            b"path=../../x",
+            b"uid=99999999999",
+            b"uid=-5",
+            b"gid=x",
+            b"linkpath=..",
+            b"SCHILY.xattr.user.a=value",
+            b"SCHILY.xattr.bogus=v",
+            b"SCHILY.xattr.=v",
+            b"GNU.sparse.size=9",
+            b"SCHILY.xattr.user." + b"n" * 300 + b"=v",
+            b"SCHILY.xattr.user.b=" + b"v" * 70_000,
+            b"hdrcharset=BINARY",
+            b"GNU.sparse.map=0,1,x,9",
+            b"GNU.sparse.major=1",
+            b"path=" + b"n" * 5000,
+            b"path=a\0b",
+            b"mtime=" + b"9" * 5000,
+        )
+    ] + [b"999 path=x\n", b"0 x=y\n", b"-5 a=b\n", b"\n", b"5 a\n"]
 
     def run(seed: int, case: Case) -> None:
         rng = random.Random(seed)
@@ -287,16 +309,18 @@ def _tar_in(folder: Path) -> Target:
                      b"\x80" + bytes(length - 4) + b"\1\0\0", rng.randbytes(length), b" " * length)
                 )  # fmt: skip
             elif kind == 4:
-                data[at + rng.randrange(512)] = rng.randrange(256)
+                data[min(at + rng.randrange(512), len(data) - 1)] = rng.randrange(256)
             elif kind == 5:
                 text = rng.choice(pax)
-                head = bytearray(data[at : at + 512])
+                head = bytearray(sound[:512])
                 head[156], head[124:136] = ord("x"), b"%011o\0" % len(text)
-                data[at:at] = head + text.ljust(512, b"\0")
-                heads = [one + 1024 * (one >= at) for one in heads] + [at]
+                more = head + text + bytes(-len(text) % 512)
+                data[at:at] = more
+                heads = [one + len(more) * (one >= at) for one in heads] + [at]
             elif kind == 6:
                 del data[rng.randrange(len(data)) :]
                 heads = [one for one in heads if one + 512 <= len(data)] or [0]
+                data += bytes(max(0, 512 - len(data)))
             else:
                 other = rng.choice(heads)
                 data[at : at + 512] = data[other : other + 512]

@@ -9,8 +9,9 @@ import errno
 import os
 import stat as _stat
 
-from ..errors import UsageError
+from ..errors import CorruptError, UsageError
 from .filesystem.base import GuestError
+from .place import escaped
 from .tree import STEP
 
 TYPE_CHECKING = False
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
     from .tree import Found, Place, Tree
 
+#: numbers of devices that Linux has
+MAX_MAJOR, MAX_MINOR = 0xFFF, 0xFFFFF
+#: bytes of an extended header
+MAX_EXTENSION = 16 << 20
 #: name of a compression -> tarfile's, None for what the standard library lacks
 COMPRESSIONS = {
     "": "",
@@ -44,7 +49,8 @@ def _mode(compression: str) -> str:
 class _Reader:
     """A guest's file as tarfile reads it."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, path: bytes, pieces: Iterator[bytes]) -> None:
+        self._path = path
         self._pieces = pieces
         self._kept = b""
 
@@ -52,9 +58,24 @@ class _Reader:
         while len(self._kept) < count:
             piece = next(self._pieces, b"")
             if not piece:
-                break
+                raise CorruptError(f"{escaped(self._path)}: the file is shorter than its size", layer="file")
             self._kept += piece
         data, self._kept = self._kept[:count], self._kept[count:]
+        return data
+
+
+class _Source:
+    """The archive as tarfile reads it, which goes on reading behind the end for as long as an entry says that it is."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._empty = 0
+
+    def read(self, count: int) -> bytes:
+        data = self._stream.read(count)
+        self._empty = 0 if data else self._empty + 1
+        if self._empty > 1000:
+            raise EOFError("unexpected end of data")
         return data
 
 
@@ -77,31 +98,33 @@ def tar_out(
     kind = _mode(compression)
     patterns = [matcher(os.fsencode(one)) for one in excludes]
     linked: dict[tuple[int, int], str] = {}
-    dropped: list[bytes] = []
+    dropped: bytes | None = None
     with tarfile.open(
         fileobj=stream, mode=f"w|{kind}", format=tarfile.GNU_FORMAT if not xattrs else tarfile.PAX_FORMAT
     ) as tar:  # type: ignore[call-overload]
         for found in tree.walk(place):
-            if any(found.path.startswith(one + b"/") for one in dropped):
+            path = found.path
+            # what is below of a directory comes right after it
+            if dropped is not None and path.startswith(dropped):
                 continue
-            parts = found.path.split(b"/")
+            parts = path.split(b"/")
             if patterns and any(matches(b"/".join(parts[at:])) for matches in patterns for at in range(len(parts))):
-                dropped.append(found.path)
+                dropped = path + b"/"
                 continue
-            entry = _entry(found, linked, xattrs)
+            entry = _entry(found, path, linked, xattrs)
             if entry is None:
                 continue
             if entry.isreg():
-                tar.addfile(entry, _Reader(tree.chunks(found.place)))
+                tar.addfile(entry, _Reader(path, tree.chunks(found.place)))
             else:
                 tar.addfile(entry)
 
 
-def _entry(found: Found, linked: dict[tuple[int, int], str], xattrs: bool) -> tarfile.TarInfo | None:
+def _entry(found: Found, path: bytes, linked: dict[tuple[int, int], str], xattrs: bool) -> tarfile.TarInfo | None:
     import tarfile
 
     stat = found.stat
-    name = "./" + found.path.decode("utf-8", "surrogateescape") if found.path else "./"
+    name = "./" + path.decode("utf-8", "surrogateescape")
     entry = tarfile.TarInfo(name)
     entry.mode = stat.mode & 0o7777
     entry.uid, entry.gid = stat.uid, stat.gid
@@ -153,16 +176,24 @@ def tar_in(
         """tarfile takes a header that is cut short or damaged for the end, unless it is the first."""
 
         @classmethod
-        def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
             try:
-                return super().fromtarfile(tarfile)
+                return super().fromtarfile(archive)
             except (TruncatedHeaderError, InvalidHeaderError) as error:
                 damage.append(str(error))
                 raise
+            except (ValueError, LookupError, OverflowError, TypeError) as error:
+                raise tarfile.ReadError("bad header") from error
+
+        def _proc_member(self, archive: tarfile.TarFile) -> Self:
+            # these are read as a whole
+            if self.size > MAX_EXTENSION and self.type in b"xgXLK":
+                raise tarfile.ReadError("an extended header is too long")
+            return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
 
     try:
         with tarfile.open(
-            fileobj=stream,
+            fileobj=_Source(stream),
             mode=f"r|{kind}",
             bufsize=1 << 18,
             tarinfo=Entry,
@@ -236,6 +267,8 @@ def _unpack(
         tree.write(path, _pieces(source.read))
     elif entry.ischr() or entry.isblk():
         kind = _stat.S_IFCHR if entry.ischr() else _stat.S_IFBLK
+        if not (0 <= entry.devmajor <= MAX_MAJOR and 0 <= entry.devminor <= MAX_MINOR):
+            raise GuestError(errno.EINVAL, os.fsdecode(path))
         tree.make(path, kind | (entry.mode & 0o7777), rdev=os.makedev(entry.devmajor, entry.devminor))
     elif entry.isfifo():
         tree.make(path, _stat.S_IFIFO | (entry.mode & 0o7777))
@@ -253,7 +286,10 @@ def _pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def _dress(tree: Tree, path: bytes, entry: tarfile.TarInfo, xattrs: bool) -> None:
-    when = int(float(entry.mtime) * 10**9)
+    try:
+        when = int(float(entry.mtime) * 10**9)
+    except (OverflowError, ValueError):  # "inf" and "nan" are numbers for some
+        when = 0
     tree.set_attributes(path, follow=False, uid=entry.uid, gid=entry.gid)
     tree.set_attributes(path, follow=False, mode=None if entry.issym() else entry.mode & 0o7777, atime=when, mtime=when)
     if xattrs:
