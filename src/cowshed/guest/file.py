@@ -48,17 +48,17 @@ def open_file(
 ) -> IO[Any]:
     """As the built-in open. Raises ValueError for a mode that it would refuse too, and what `GuestPath.open` raises."""
     kind = _kind(mode, buffering, encoding, errors, newline)
-    raw = _Raw(path, kind)
+    raw = Raw(path, kind)
     binary = "b" in mode
     line = buffering == 1
     if buffering == 0:
         return _kept(raw, raw)
     size = buffering if buffering > 1 else BUFFER
-    stream: io.BufferedReader | io.BufferedWriter | io.BufferedRandom
+    stream: _Reader | _Writer | _Random
     if "+" in mode:
         stream = _Random(raw, size)
     elif kind == "r":
-        stream = io.BufferedReader(raw, size)
+        stream = _Reader(raw, size)
     else:
         stream = _Writer(raw, size)
     if binary:
@@ -85,16 +85,16 @@ def _kind(mode: str, buffering: int, encoding: str | None, errors: str | None, n
     return "".join(letter for letter in "rwxa+" if letter in mode)
 
 
-def _kept(raw: _Raw, stream: Any) -> IO[Any]:
+def _kept(raw: Raw, stream: Any) -> IO[Any]:
     """A stream that the session knows while it is open for writing: one that nobody closes is closed with the guest."""
     if raw.writable():
         raw.keep(stream)
     return stream  # type: ignore[no-any-return]
 
 
-class _Raw(io.RawIOBase):
+class Raw(io.RawIOBase):
     """A file of a guest. ``base``: the file as it was when it was opened, of which ``limit`` bytes are left; over them
-    lies what was written."""
+    lies what was written. ``deferred``: it is written by `commit`, that may come after `close`."""
 
     def __init__(self, path: GuestPath, kind: str) -> None:
         self.path = path
@@ -110,6 +110,7 @@ class _Raw(io.RawIOBase):
         self._size = self._limit = self._first = 0
         self._abandoned = False
         self._key = 0
+        self.deferred = False
         with self._session.lock:
             self._open()
         self._touches = self._session.tree.touches
@@ -273,21 +274,30 @@ class _Raw(io.RawIOBase):
         if self.closed:
             return
         try:
-            if self._spool is not None and not self._abandoned:
+            if not self.deferred:
+                self.commit()
+        finally:
+            self._session.files.pop(self._key, None)
+            super().close()
+
+    def commit(self) -> None:
+        """Write the file. Raises OSError."""
+        spool = self._spool
+        if spool is None:
+            return
+        self.deferred = False
+        try:
+            if not self._abandoned:
                 if not self._session.running:
                     raise ValueError("the guest of this file is closed: nothing was written")
-                self._commit()
+                self._commit(spool)
         except GuestError as error:
             raise os_error(error, self.name) from error
         finally:
-            self._session.files.pop(self._key, None)
-            if self._spool is not None:
-                self._spool.close()
-            super().close()
+            self._spool = None
+            spool.close()
 
-    def _commit(self) -> None:
-        spool = self._spool
-        assert spool is not None
+    def _commit(self, spool: Spool) -> None:
         changed = bool(spool) or self._size != self._first or self._cut
         if self._kind == "r" and not changed:
             return
@@ -298,7 +308,7 @@ class _Raw(io.RawIOBase):
                 raise GuestError(errno.EEXIST, self.name)
             if self._kind == "r":
                 self._same()
-            dense = self._kind in "wx" and self._dense()
+            dense = self._kind in "wx" and self._dense(spool)
             if dense:
                 tree.write(raw, (data for _, data in spool.data(STEP)))
                 return
@@ -316,11 +326,10 @@ class _Raw(io.RawIOBase):
             if tree.stat(raw).size != end:
                 tree.truncate(raw, end)
 
-    def _dense(self) -> bool:
+    def _dense(self, spool: Spool) -> bool:
         """Was every byte of a new file written?"""
-        assert self._spool is not None
         at = 0
-        for offset, length, _ in self._spool.pieces():
+        for offset, length, _ in spool.pieces():
             if offset != at:
                 return False
             at += length
@@ -330,7 +339,7 @@ class _Raw(io.RawIOBase):
 class _Ends:
     """A stream that leaves the file as it was when its ``with`` ends with an error."""
 
-    file: _Raw
+    file: Raw
 
     def abandon(self) -> None:
         self.file.forget()
@@ -339,14 +348,27 @@ class _Ends:
     def close(self) -> None:
         raise NotImplementedError
 
+    def commit(self) -> None:
+        """Close it, and write it if that was deferred."""
+        self.close()
+        self.file.commit()
+
+    def discard(self) -> None:
+        self.file.forget()
+        self.commit()
+
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is not None:
             self.file.forget()
         self.close()
 
 
+class _Reader(io.BufferedReader):
+    """Has room for attributes: who opens a file for somebody may have to live as long as it."""
+
+
 class _Writer(_Ends, io.BufferedWriter):
-    def __init__(self, raw: _Raw, size: int) -> None:
+    def __init__(self, raw: Raw, size: int) -> None:
         self.file = raw
         io.BufferedWriter.__init__(self, raw, size)
 
@@ -355,7 +377,7 @@ class _Writer(_Ends, io.BufferedWriter):
 
 
 class _Random(_Ends, io.BufferedRandom):
-    def __init__(self, raw: _Raw, size: int) -> None:
+    def __init__(self, raw: Raw, size: int) -> None:
         self.file = raw
         io.BufferedRandom.__init__(self, raw, size)
 
@@ -365,7 +387,7 @@ class _Random(_Ends, io.BufferedRandom):
 
 class _Text(_Ends, io.TextIOWrapper):
     def __init__(
-        self, raw: _Raw, stream: Any, encoding: str, errors: str | None, newline: str | None, line: bool
+        self, raw: Raw, stream: Any, encoding: str, errors: str | None, newline: str | None, line: bool
     ) -> None:
         self.file = raw
         io.TextIOWrapper.__init__(self, stream, encoding, errors, newline, line)

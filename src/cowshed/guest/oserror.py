@@ -53,6 +53,24 @@ def _reduce(error: Any) -> tuple[object, ...]:
     return _build, (error.errno, error.message, error.filename, error.filename2, error.hint)
 
 
+class Turn:
+    """A ``with`` in which a guest is asked something about ``path``: in turn, with errors as `os_error` makes them."""
+
+    __slots__ = ("_path", "_session")
+
+    def __init__(self, session: Session, path: str) -> None:
+        self._session = session
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._session.lock.acquire()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._session.lock.release()
+        if isinstance(error, GuestError) and not isinstance(error, OSError):
+            raise os_error(error, self._path) from error
+
+
 def asked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """A method that asks the guest something: in its turn among threads, with errors as `os_error` makes them."""
     from functools import wraps
@@ -70,7 +88,7 @@ def asked(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P],
                 first, second = str(self), None
                 if method.__name__ in _TWO and (args or kwargs):
                     given: Any = args[0] if args else kwargs["target"]
-                    second = os.fsdecode(bytes(given)) if isinstance(given, type(self)) else os.fsdecode(given)
+                    second = str(given) if isinstance(given, type(self)) else os.fsdecode(given)
                     if method.__name__ != "rename":
                         first, second = second, first
                 raise os_error(error, first, second) from error
