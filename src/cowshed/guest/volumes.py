@@ -359,10 +359,11 @@ class Volumes:
     def _found(self, device: str) -> LogicalVolume:
         """The volume of a device's name. Raises GuestError ENOENT, Refusal for devices of other kinds."""
         name = self.devices.canonical(device)
-        self.devices.open(name)
         try:
+            # its bytes need not be readable
             return self.devices.volume(name)
         except GuestError as error:
+            self.devices.open(name)
             raise Refusal(f'"{device}": Invalid path for Logical Volume.') from error
 
     def resize(self, device: str, *, size: int | None = None, less: int = 0, percent: int = 0) -> None:
@@ -421,10 +422,10 @@ class Volumes:
         else:
             if not name.startswith("/dev/"):
                 raise GuestError(errno.ENOENT, device)
-            self.devices.open(name)
             try:
                 doomed = [self.devices.volume(name)]
             except GuestError as error:
+                self.devices.open(name)
                 stem = name.removeprefix("/dev/")
                 raise Refusal(f'Volume group "{stem}" not found\n  Cannot process volume group {stem}') from error
         draft = self._draft(doomed[0].group.name)
