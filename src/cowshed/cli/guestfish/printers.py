@@ -29,7 +29,7 @@ def _octal(out: Output, value: int) -> None:
 
 
 def _hex(out: Output, value: int) -> None:
-    out.write(f"{value:#x}\n")
+    out.write(f"{value:#x}\n" if value else "0\n")
 
 
 def _bool(out: Output, value: bool) -> None:

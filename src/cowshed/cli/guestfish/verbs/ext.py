@@ -331,3 +331,65 @@ def mke2fs(fish: Fish, device: str, **given: Any) -> None:
         raise Failed(f"{device}: {error}") from error
     node.flush()
     fish.session.devices.forget()
+
+
+def _checked(fish: Fish, device: str, name: str, *, force: bool, yes: bool = False) -> tuple[int, str]:
+    """e2fsck's exit code, and what it would have said."""
+    from ....guest.filesystem.ext.check import check
+    from ....guest.filesystem.ext.filesystem import ExtFileSystem
+
+    node = opened(fish, device, name)
+    if fish.session.mounted(device) is not None:
+        return 8, f"{device} is mounted.\ne2fsck: Cannot continue, aborting."
+    if kind_of(node) not in KINDS:
+        return 8, f"e2fsck: Bad magic number in super-block while trying to open {device}"
+    try:
+        fs = ExtFileSystem(node, writable=not node.read_only)
+    except CowshedError as first:
+        # what is not written to can still be looked at
+        try:
+            fs = ExtFileSystem(node)
+        except CowshedError:
+            return 8, f"{device}: {first}"
+        force = True
+    try:
+        code, problems = check(fs, force=force)
+    except CowshedError as error:
+        fs.discard_changes()
+        return 4, f"{device}: {error}"
+    finally:
+        fs.close()
+    if not node.read_only:
+        node.flush()
+    lines = [f"{device}: {problem}" for problem in problems]
+    if code & 4:
+        lines.append(f"{device}: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.")
+        if yes:
+            lines.append("(damage is found, and not repaired here)")
+    return code, "\n".join(lines)
+
+
+@command("e2fsck", "device:device [correct:bool] [forceall:bool]", help="check an ext2/ext3 filesystem")
+def e2fsck(fish: Fish, device: str, correct: bool = False, forceall: bool = False) -> None:
+    if correct and forceall:
+        raise Failed("only one of the options 'correct', 'forceall' may be specified")
+    opened(fish, device, "e2fsck")
+    if not correct and not forceall and fish.session.mounted(device) is None:
+        raise Failed("e2fsck: need terminal for interactive repairs")
+    code, said = _checked(fish, device, "e2fsck", force=True, yes=forceall)
+    if code >= 2:
+        raise Failed(said)
+
+
+@command("e2fsck-f", "device:device", help="check an ext2/ext3 filesystem")
+def e2fsck_f(fish: Fish, device: str) -> None:
+    code, said = _checked(fish, device, "e2fsck_f", force=True)
+    if code >= 2:
+        raise Failed(said)
+
+
+@command("fsck", "fstype:string device:device", "hex", help="run the filesystem checker")
+def fsck(fish: Fish, fstype: str, device: str) -> int:
+    if fstype not in KINDS:
+        raise Failed(f"{fstype}: file systems of this kind are not checked here")
+    return _checked(fish, device, "fsck", force=False)[0]
