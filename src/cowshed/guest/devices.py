@@ -232,6 +232,8 @@ class Devices:
         drive = self.drive(stem)
         if stem == name:
             raise GuestError(errno.EINVAL, name)
+        if len(name) - len(stem) > 9:  # a guest's fstab may say anything
+            raise GuestError(errno.ENOENT, name)
         return drive, int(name[len(stem) :])
 
     def open(self, name: str) -> Node:
@@ -251,7 +253,7 @@ class Devices:
                 return drive.node
             if drive.path == stem:
                 for part in drive.partitions():
-                    if part.number == int(name[len(stem) :]):
+                    if name[len(stem) :] == str(part.number):
                         return SliceNode(drive.node, part.start, part.size, owned=False)
         if name.count("/") == 3:
             for lv in self._visible():
