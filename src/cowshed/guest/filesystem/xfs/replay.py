@@ -13,6 +13,7 @@ from ....errors import FeatureError
 from .fork import Fork
 from .inode import CORE_V2, CORE_V3, FLAG2_BIGTIME
 from .log import refuse_unfinished
+from .space import has_copies
 from .stamps import DIRECTORY_MAGICS, KIND_SHIFT, PLAIN_KINDS, stamp_of
 from .store import SECTOR, damaged
 
@@ -378,6 +379,8 @@ class Replay:
                 self._mappings(regions[0], order)
         if self._has_unlinked():
             self.unfinished.append("removed files to free")
+        if has_copies(self.store):
+            self.unfinished.append("blocks for copies on write to free")
         if not self.whole:
             self.unfinished.append("quotas or blocks of a kind that is not known here")
 

@@ -114,6 +114,37 @@ def _reserved(store: Store, group: Group) -> int:
     return total
 
 
+def has_copies(store: Store) -> bool:
+    """Are blocks set aside for copies on write, in any group? Their records have the highest bit set, so the last
+    record of the tree of shared blocks tells."""
+    superblock = store.superblock
+    if not superblock.features_ro_compat & RO_REFLINK:
+        return False
+    size = superblock.blocksize
+    for number in range(superblock.agcount):
+        base = number * superblock.agblocks << superblock.blocklog
+        agf = store.read(base + superblock.sectsize, 96)
+        block, level = _word(agf, 88), _word(agf, 92)
+        what = f"tree of shared blocks of group {number}"
+        if not 1 <= level <= 12:
+            raise damaged(what, base + superblock.sectsize + 92, "level", level, "1 to 12")
+        while level:
+            level -= 1
+            offset = base + (block << superblock.blocklog)
+            raw = store.read(offset, size) if block < superblock.ag_blocks(number) else b""
+            if raw[:4] != b"R3FC" or raw[4] << 8 | raw[5] != level:
+                raise damaged(what, offset, "magic and level", raw[:6].hex(), f"R3FC and {level}")
+            count = raw[6] << 8 | raw[7]
+            room = (size - 56) // (8 if level else 12)
+            if count > room or (level and not count):
+                raise damaged(what, offset, "number of records", count, f"at most {room}")
+            if level:
+                block = _word(raw, 56 + room * 4 + (count - 1) * 4)
+            elif count and raw[56 + (count - 1) * 12] & 0x80:
+                return True
+    return False
+
+
 def _tree_size(leaf: int, node: int, records: int) -> int:
     """Blocks of a tree whose blocks are but half full."""
     blocks = -(-records // leaf)
