@@ -158,6 +158,8 @@ class Devices:
         self.filter: list[str] | None = None
         #: devices opened under a name of their own (/dev/mapper/NAME), and the device that each came from
         self.mapped: dict[str, tuple[Node, str]] = {}
+        #: files of the guest that are mounted, as /dev/loopN, and the device that each is on
+        self.loops: dict[str, tuple[Node, str]] = {}
         #: called with the node of each volume group member that is opened
         self.active: Callable[[str], bool] = lambda name: True
         #: called with old and new names of volumes that are open
@@ -247,6 +249,8 @@ class Devices:
     def _make(self, name: str) -> Node:
         if name in self.mapped:
             return self.mapped[name][0]
+        if name in self.loops:
+            return self.loops[name][0]
         stem = name.rstrip("0123456789")
         for drive in self.drives:
             if drive.path == name:
@@ -312,6 +316,8 @@ class Devices:
         name = self.canonical(name)
         if name in self.mapped:
             return self.parents(self.mapped[name][1])
+        if name in self.loops:
+            return self.parents(self.loops[name][1])
         stem = name.rstrip("0123456789")
         found = [drive for drive in self.drives if drive.path in (name, stem)]
         if found:

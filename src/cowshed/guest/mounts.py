@@ -70,7 +70,10 @@ class Mounts:
 
     @staticmethod
     def _stands_on(other: Mount, mount: Mount) -> bool:
-        return other.place is not None and other.place.mount is mount
+        if other.place is not None and other.place.mount is mount:
+            return True
+        # a file of it is mounted
+        return getattr(other.fs.node, "below", None) is mount
 
     def _over(self, place: Place) -> Place:
         """The root of what is mounted there, or the place itself."""

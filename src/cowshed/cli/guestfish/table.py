@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODULES = (
     "disk", "read", "write", "local", "facts", "text", "copy", "archive", "partition", "volume", "group", "logical",
     "filesystem",
-    "device", "inspection", "settings", "ext", "rights", "initrd", "journal", "hive", "kernel",
+    "device", "inspection", "settings", "ext", "rights", "initrd", "journal", "hive", "erase", "forensic", "kernel",
 )  # fmt: skip
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-
-from ....guest.filesystem.base import FileSystem, GuestError
+from ....guest.filesystem.base import FileSystem
 from ....guest.filesystem.table import DRIVERS, kind_of, open_filesystem
 from ..fish import Failed, Fish
 from ..table import command
@@ -203,18 +201,3 @@ def remount(fish: Fish, mountpoint: bytes, rw: bool | None = None) -> None:
     if rw and not place.mount.fs.writable:
         raise Failed("it was mounted read-only: umount it, and mount it for writing")
     place.mount.readonly = not rw
-
-
-@command(
-    "fstrim",
-    "mountpoint:path [offset:int64] [length:int64] [minimumfreeextent:int64]",
-    help="trim free space in a filesystem",
-)
-def fstrim(
-    fish: Fish,
-    mountpoint: bytes,
-    offset: int = 0,
-    length: int = 0,
-    minimumfreeextent: int = 0,
-) -> None:
-    raise GuestError(errno.EOPNOTSUPP)

@@ -185,7 +185,7 @@ GROUPS = {
         "selinuxrelabel", "sleuthkit", "squashfs", "syslinux", "wipefs", "xfs", "xz", "zerofree", "zstd",
     )
 }  # fmt: skip
-for _group in ("mknod", "wipefs", "xz", "xfs", "acl", "linuxcaps", "journal", "hivex"):
+for _group in ("mknod", "wipefs", "xz", "xfs", "acl", "linuxcaps", "journal", "hivex", "blkdiscard", "blkdiscardzeroes", "fstrim", "scrub", "sleuthkit", "libtsk"):
     GROUPS[_group] = True
 
 
