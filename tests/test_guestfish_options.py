@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 import judges
+from cowshed.cli.guestfish.arguments import Refused, windows_path
 from cowshed.cli.guestfish.config import Malformed, read_only
+from cowshed.cli.guestfish.fish import Fish
 from cowshed.cli.guestfish.help import describe
 from cowshed.cli.guestfish.main import OPTIONS
-from cowshed.cli.guestfish.table import commands
+from cowshed.cli.guestfish.table import commands, find
 from cowshed.cli.main import call
 from cowshed.cli.output import Output
+from cowshed.guest.inspect import SessionGuest
+from cowshed.guest.inspect.root import Root
 
 #: each a command line, in a directory with a file `disk` of no content that means anything and a script `s.gf`
 LINES = [
@@ -539,3 +543,47 @@ def test_mounts_that_fail_say_what_could_be_mounted(place: Path) -> None:
     assert ours(["-a", "one", "-m", "/dev/sda:/::ext4", "mounts"], place, {}) == (0, "/dev/sda\n")
     assert ours(["-a", "one", "-m", "/dev/sda:/::xfs", "mounts"], place, {})[0] == 1
     assert ours(["--blocksize=4096", "-a", "one", "run", ":", "blockdev-getss", "/dev/sda"], place, {}) == (0, "4096\n")
+
+
+# ---- Windows' paths
+
+
+def test_windows_paths_in_the_real_ones_words(encrypted: Path, place: Path) -> None:
+    """What a guestfish with an appliance said to the same lines."""
+    (place / "s.gf").write_text(
+        "run\nmount /dev/sda /\n-cat WIN:\\ETC\\hostNAME\n-ls win:c:\\etc\n-cat win:/etc/HOSTNAME\n-ls win:etc\n"
+        "-ls win:c\n-cat win:\\nope\\x\n-ls win:1:\\etc\n-ls win:\n-mkdir win:\\ETC\\New\n-is-dir /etc/New\n"
+        "-cp win:\\etc\\hostname win:\\etc\\Copy\n-cat /etc/Copy\n-inspect-os\n-ls win:c:\\etc\n-ls win:\\etc\n"
+    )
+    (place / "plain").write_bytes((encrypted.parent / "plain").read_bytes())
+    code, text = ours(["-a", "plain", "-f", "s.gf"], place, {})
+    must = (
+        'guestfish: to use Windows drive letters, you must inspect the guest ("-i" option or run "inspect-os" command)'
+    )
+    error = "libguestfs: error: case_sensitive_path: "
+    slash = f"{error}case_sensitive_path_stub: path must start with a / character"
+    names = ["bin", "boot", "dev", "etc", "lib", "lost+found", "proc", "root", "tmp", "usr", "var"]
+    assert code == 0 and text.splitlines() == [
+        "web1", "", must, "web1", "", f"s.gf:6: {slash}", f"s.gf:7: {slash}", f"s.gf:8: {error}nope: not found",
+        f"s.gf:9: {slash}", *names, "true", "web1", "", "/dev/sda",
+        "guestfish: to use Windows drive letters, this must be a Windows guest",
+        f"s.gf:17: {error}case_sensitive_path_stub: you must call 'mount' first to mount the root filesystem",
+    ]  # fmt: skip
+
+
+def test_drive_letters_lead_to_where_the_drive_is_mounted(encrypted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fish = Fish(Output("guestfish", stdout=os.open(os.devnull, os.O_WRONLY)), readonly=True)
+    fish.session.add(str(encrypted.parent / "plain"))
+    fish.session.run()
+    fish.session.mount("/dev/sda")
+    known = find("inspect-get-drive-mappings")
+    assert known is not None
+    fish.guest = SessionGuest(fish.session)
+    fish.roots = [Root(fish.guest, "/dev/sda")]
+    monkeypatch.setattr(known, "handler", lambda shell, root: [("C", root), ("D", "/dev/sdb")])
+    assert windows_path(fish, "win:c:\\ETC\\Hostname") == "/etc/hostname"
+    assert windows_path(fish, "WIN:C:") == "/" and windows_path(fish, "/win:c:") == "/win:c:"
+    for word, told in (("win:d:\\x", "mount /dev/sdb first"), ("win:e:\\x", "drive 'e:' not found")):
+        with pytest.raises(Refused, match=told):
+            windows_path(fish, word)
+    fish.close()

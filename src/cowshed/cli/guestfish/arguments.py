@@ -58,9 +58,7 @@ def wrong_number(command: Command, called: str = "") -> str:
     if command.misuse:
         return command.misuse.format(called)
     return (
-        "error: incorrect number of arguments\n"
-        f"usage: {command.usage}\n"
-        f"type 'help {called}' for more help on {called}"
+        f"error: incorrect number of arguments\nusage: {command.usage}\ntype 'help {called}' for more help on {called}"
     )
 
 
@@ -113,11 +111,11 @@ def windows_path(fish: Fish, word: str) -> str:
         return word
     body = word[4:]
     above = ""
-    if len(body) > 1 and body[1] == ":":
+    if body[1:2] == ":" and body[0].isascii() and body[0].isalpha():
         fish.need_running("inspect_get_roots")
         above, body = fish.drive_letter(body[0]), body[2:]
     fish.need_running("case_sensitive_path")
-    return fish.spelled(above + "/" + body.replace("\\", "/").lstrip("/"))
+    return fish.spelled(above + body.replace("\\", "/") or "/")
 
 
 def number(command: Command, argument: Argument, word: str, called: str = "") -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found]
 
 from ...errors import CowshedError
 from ...guest.session import Session
@@ -44,6 +45,22 @@ class Foreign(Failed):
 
 class Left(Exception):
     """quit was typed."""
+
+
+class Yielded:
+    """While another program has the terminal, Ctrl-C is for that one: a context manager."""
+
+    __slots__ = ("_old",)
+
+    def __enter__(self) -> None:
+        self._old = getsignal(SIGINT)
+        if callable(self._old):
+            # not ignored: what is started would inherit that
+            signal(SIGINT, lambda number, frame: None)
+
+    def __exit__(self, *rest: object) -> None:
+        if callable(self._old):
+            signal(SIGINT, self._old)
 
 
 class Fish:
@@ -191,8 +208,12 @@ class Fish:
             self.out.flush()
         finally:
             self.out = outer
-            reader.stdin.close()
-            status = reader.wait()
+            try:
+                reader.stdin.close()
+            except BrokenPipeError:
+                pass
+            with Yielded():
+                status = reader.wait()
         if status and self.pipe_error:
             return False
         return good
@@ -281,7 +302,24 @@ class Fish:
             raise Failed(f"{internal}_stub: path must start with a / character")
 
     def drive_letter(self, letter: str) -> str:
-        raise Refused(f"drive {letter}: no Windows drive of that letter was found")
+        """Where the file system of a Windows guest's drive is mounted, without a slash at the end. Raises Refused."""
+        if not self.roots:
+            why = 'you must inspect the guest ("-i" option or run "inspect-os" command)'
+            raise Refused(f"guestfish: to use Windows drive letters, {why}")
+        known = find("inspect-get-drive-mappings")
+        assert known is not None
+        drives: dict[str, str] = {}
+        for root in self.roots:
+            drives.update((name.lower(), device) for name, device in known.handler(self, root.device))
+        if not drives:
+            raise Refused("guestfish: to use Windows drive letters, this must be a Windows guest")
+        device = drives.get(letter.lower())
+        if device is None:
+            raise Refused(f"guestfish: drive '{letter}:' not found.")
+        for mount in self.session.tree.mounts:
+            if mount.device == device:
+                return os.fsdecode(mount.path).rstrip("/")
+        raise Refused(f"guestfish: to access '{letter}:', mount {device} first")
 
     def spelled(self, path: str) -> str:
         """A path whose names are in the case that the guest has. Raises Foreign, Failed."""
@@ -291,10 +329,14 @@ class Fish:
         if not self.session.tree.mounts:
             text = "case_sensitive_path_stub: you must call 'mount' first to mount the root filesystem"
             raise Foreign("case_sensitive_path", text)
+        if not path.startswith("/"):
+            raise Foreign("case_sensitive_path", "case_sensitive_path_stub: path must start with a / character")
         try:
             return case_sensitive_path(self.session.tree, os.fsencode(path)).decode("utf-8", "surrogateescape")
         except GuestError as error:
-            raise Foreign("case_sensitive_path", str(error)) from error
+            name = str(error).rpartition(": ")[0].rpartition("/")[2]
+            what = f"{name}: not found" if error.errno == 2 else f"chdir: {name}: {os.strerror(error.errno or 5)}"
+            raise Foreign("case_sensitive_path", what) from error
 
     # ---- what several commands need
 

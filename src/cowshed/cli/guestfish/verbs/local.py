@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..arguments import Refused
-from ..fish import Failed, Fish, Left
+from ..fish import Failed, Fish, Left, Yielded
 from ..table import command, find
 from .read import HostFailure, shown
 
@@ -60,8 +60,8 @@ def glob(fish: Fish, words: list[str]) -> None:
                 fish.error(str(failed))
                 raise Refused(f"glob: guestfs_glob_expand call failed: {word}") from failed
             fish.need_root("glob_expand")
-            found = expand(fish.session.tree, os.fsencode(word), slash=False) if _magic(word) else [os.fsencode(word)]
-            choices.append([shown(path) for path in found])
+            found = expand(fish.session.tree, os.fsencode(word), slash=False) if _magic(word) else []
+            choices.append([shown(path) for path in found] or [word])
         elif word.startswith("/dev/") and _magic(word):
             import fnmatch
 
@@ -150,7 +150,8 @@ def _edit(fish: Fish, path: bytes, default: str) -> None:
             file.write(data)
         before = os.stat(copy)
         fish.out.flush()
-        status = subprocess.call(f"{editor} {_quoted(copy)}", shell=True)
+        with Yielded():
+            status = subprocess.call(f"{editor} {_quoted(copy)}", shell=True)
         if status:
             raise Failed(f"editor exited with status {status}: the file is left as it was")
         with open(copy, "rb") as file:
@@ -198,13 +199,14 @@ def _page(fish: Fish, path: bytes, pager: str) -> None:
     fish.out.flush()
     reader = subprocess.Popen(pager, shell=True, stdin=subprocess.PIPE)
     assert reader.stdin is not None
-    try:
-        for piece in fish.session.tree.chunks(place):
-            reader.stdin.write(piece)
-        reader.stdin.close()
-    except BrokenPipeError:
-        pass
-    reader.wait()
+    with Yielded():
+        try:
+            for piece in fish.session.tree.chunks(place):
+                reader.stdin.write(piece)
+            reader.stdin.close()
+        except BrokenPipeError:
+            pass
+        reader.wait()
 
 
 _PAGE = "use '{} filename' to page a file"
@@ -248,7 +250,9 @@ def hexedit(fish: Fish, words: list[str]) -> None:
         file.write(data)
         file.flush()
         fish.out.flush()
-        if subprocess.call([*editor.split(), file.name]):
+        with Yielded():
+            status = subprocess.call([*editor.split(), file.name])
+        if status:
             raise Failed(f"{editor}: exited with an error")
         with open(file.name, "rb") as again:
             fresh = again.read()
