@@ -110,8 +110,8 @@ class Volumes:
 
     # ---- physical volumes
 
-    def _check_physical(self, device: str) -> Node:
-        """Can a physical volume be made of the device? Its node. Raises Refusal, GuestError ENOENT."""
+    def _check_device(self, device: str) -> Node:
+        """Is the device one that lvm2 would look at? Its node. Raises Refusal, GuestError ENOENT."""
         devices = self.devices
         name = devices.canonical(device)
         node = devices.open(name)
@@ -119,14 +119,19 @@ class Volumes:
             raise Refusal(f"Cannot use {name}: device is an LV")
         if name in devices.disks() and devices.drive(name).divided():
             raise Refusal(f"Cannot use {name}: device is partitioned")
-        if node.size < write.LEAST:
-            raise Refusal(f"Cannot use {name}: device is too small (pv_min_size)")
         if self.users(name):
-            text = f"Can't open {name} exclusively.  Mounted filesystem?"
-            raise Refusal(
-                f"{text}\n  {text}\n  Error opening device {name} for reading at 0 length 4096.\n"
-                f"  Cannot use {name}: device has a signature"
-            )
+            lines = [f"Can't open {name} exclusively.  Mounted filesystem?"] * 2
+            if name in devices.disks():
+                lines += [f"Error opening device {name} for reading at 0 length 512.", lines[0]]
+            lines += [f"Error opening device {name} for reading at 0 length 4096."]
+            raise Refusal("\n  ".join([*lines, f"Cannot use {name}: device has a signature"]))
+        return node
+
+    def _check_physical(self, device: str) -> Node:
+        """Can a physical volume be made of the device? Its node. Raises Refusal, GuestError ENOENT."""
+        node = self._check_device(device)
+        if node.size < write.LEAST:
+            raise Refusal(f"Cannot use {self.devices.canonical(device)}: device is too small (pv_min_size)")
         return node
 
     def create_physical(self, device: str) -> None:
@@ -154,7 +159,7 @@ class Volumes:
     def remove_physical(self, device: str) -> None:
         """Take a physical volume's label away; a device without one stays as it is. Raises Refusal, GuestError."""
         name = self.devices.canonical(device)
-        node = self.devices.open(name)
+        node = self._check_device(name)
         owner = self.owner(name)
         if owner is not None:
             group = owner[0].name
@@ -171,7 +176,7 @@ class Volumes:
     def resize_physical(self, device: str, size: int | None = None) -> None:
         """A physical volume has ``size`` bytes from now on, None: as many as its device. Raises Refusal, GuestError."""
         name = self.devices.canonical(device)
-        node = self.devices.open(name)
+        node = self._check_device(name)
         if name not in self.devices.lvm().labels:
             raise Refusal(f'Failed to find physical volume "{name}".')
         whole = node.size // 512 * 512
@@ -248,7 +253,12 @@ class Volumes:
             raise Refusal(f"A volume group called {name} already exists.")
         members: list[PhysicalVolume] = []
         fresh: list[tuple[Node, str]] = []
-        for device in dict.fromkeys(self.devices.canonical(each) for each in devices):
+        names = [self.devices.canonical(device) for device in devices]
+        for device in names:
+            if names.count(device) > 1:
+                raise Refusal(
+                    f"Failed to find cached info for PV {device}.\n  PV {device} cannot be added to VG {name}."
+                )
             owner = self.owner(device)
             if owner is not None:
                 raise Refusal(
@@ -264,6 +274,8 @@ class Volumes:
                 try:
                     self._check_physical(device)
                 except Refusal as refusal:
+                    if self.users(device):
+                        raise
                     raise Refusal(f"{refusal}\n  Command requires all devices to be found.") from refusal
             pv = PhysicalVolume("", label.uuid if label is not None else new_uuid())
             pv.device = pv.path = device

@@ -82,6 +82,8 @@ class Start:
         elif name == "mount":
             self.mounts.append(value or "")
         elif name == "new":
+            if value in ("help", "list"):
+                self._told("prepared", None)
             self.new.append(value or "")
         elif name == "key":
             self._key(value or "")
@@ -128,6 +130,11 @@ class Start:
             self.done = 0
         elif name == "help":
             usage(self.out)
+            self.done = 0
+        elif name == "prepared":
+            from .prepared import help_text
+
+            self.out.write(help_text())
             self.done = 0
         elif name == "cmd-help":
             self.done = list_commands(self.out, value)

@@ -55,6 +55,7 @@ def pvs_full(fish: Fish) -> Iterator[Fields]:
         label = found.labels[path]
         owner = owners.get(path)
         size = fish.session.devices.open(path).size
+        said = label.device_size or size
         total = used = start = 0
         group_size = 0
         if owner is not None:
@@ -67,9 +68,9 @@ def pvs_full(fish: Fish) -> Iterator[Fields]:
             ("pv_name", path),
             ("pv_uuid", _plain(label.uuid)),
             ("pv_fmt", "lvm2"),
-            ("pv_size", total * group_size if owner else size),
+            ("pv_size", total * group_size if owner else said),
             ("dev_size", size),
-            ("pv_free", (total - used) * group_size if owner else size),
+            ("pv_free", (total - used) * group_size if owner else said),
             ("pv_used", used * group_size),
             ("pv_attr", "a--" if owner else "---"),
             ("pv_pe_count", total),
@@ -82,14 +83,13 @@ def pvs_full(fish: Fish) -> Iterator[Fields]:
 
 
 def _mda_free(fish: Fish, path: str) -> int:
-    """Of the smallest ring on a device: two texts must fit, what is used now counts in sectors and one more."""
-    from ....layout.lvm.label import read_area
+    """Of the smallest ring on a device: half of it, without the text that is there and a sector, in whole sectors."""
+    from ....layout.lvm.label import MDA_HEADER, SECTOR, read_area
 
     free = []
     for area in fish.session.devices.lvm().labels[path].metadata:
-        text = read_area(fish.session.devices.open(path), area).text or ""
-        used = -(-len(text.encode("utf-8", "surrogateescape")) // 512) * 512 + 512
-        free.append(max(0, (area.size - 512 - 2 * used) // 2 // 512 * 512))
+        used = read_area(fish.session.devices.open(path), area).size
+        free.append(max(0, (area.size - MDA_HEADER) // 2 - used - SECTOR) // SECTOR * SECTOR)
     return min(free, default=0)
 
 
