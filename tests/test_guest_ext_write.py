@@ -400,3 +400,45 @@ def test_kernel_and_debugfs_see_the_same(tmp_path: Path) -> None:
     assert judges.run("debugfs", "-R", "cat /file", path).stdout == "content\n"
     with mounted(path, "ro") as top:
         assert kernel_tree(top)[b"/file"][11] == b"content\n"
+
+
+@pytest.mark.parametrize("features", ["large_dir", "^large_dir"])
+def test_indexes_of_all_levels(features: str, tmp_path: Path) -> None:
+    """Long names in small blocks: three levels with large_dir; without it full where the kernel finds it full."""
+    path = image(tmp_path / "disk.img", 64 << 20, "-t", "ext4", "-b", "1024", "-O", features)
+    with opened(path, writable=True) as fs:
+        folder = fs.create(2, b"many", 0o40755, 0, 0, NOW)
+        file = fs.create(2, b"file", 0o100644, 0, 0, NOW)
+        count = 0
+        try:
+            while count < 34000:
+                fs.link(file, folder, b"%06d-%s" % (count, b"n" * 240), NOW)
+                count += 1
+        except GuestError as error:
+            assert error.errno == 28
+        root = fs.place(fs.inodes[folder], 0)
+        assert root
+        assert fs.volume.block(root)[0x1E] == (2 if features == "large_dir" else 1)
+        fs.sync()
+    assert (count == 34000) == (features == "large_dir")
+    clean(path)
+    with mounted(path) as top:
+        many = os.fsencode(top / "many")
+        assert len(os.listdir(many)) == count
+        for number in range(0, count, 5000):
+            assert os.stat(many + b"/%06d-%s" % (number, b"n" * 240)).st_nlink == count + 1
+        refused = 0
+        for number in range(2000):
+            try:
+                os.link(many + b"/000000-" + b"n" * 240, many + b"/of-the-kernel-%d-%s" % (number, b"n" * 230))
+            except OSError:
+                refused += 1
+        assert bool(refused) == (features == "^large_dir")
+    clean(path)
+    with opened(path, writable=True) as fs:
+        for number in range(0, count, 3):
+            fs.unlink(folder, b"%06d-%s" % (number, b"n" * 240), NOW)
+        for number in range(1, count, 30):
+            fs.rename(folder, b"%06d-%s" % (number, b"n" * 240), 2, b"moved-%d" % number, NOW)
+        fs.sync()
+    clean(path)

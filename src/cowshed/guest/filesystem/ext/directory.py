@@ -96,12 +96,15 @@ class Directories:
         self.filetype = bool(self.sb.incompat & FILETYPE)
         #: names of small directories: inode -> name -> (inode, type)
         self.names: dict[int, dict[bytes, tuple[int, int]]] = {}
+        #: the last hash: what is looked up is often added then
+        self._hashed: tuple[bytes, int, tuple[int, int]] = (b"", 0, (0, 0))
         #: blocks whose checksums were right
         self._verified: set[int] = set()
 
     def forget(self) -> None:
         self.names.clear()
         self._verified.clear()
+        self._hashed = (b"", 0, (0, 0))
 
     def block(self, inode: Inode, logical: int, indexed: bool) -> bytes | bytearray:
         """One block of a directory, verified when it is read for the first time."""
@@ -255,6 +258,11 @@ class Directories:
 
     # -- the index
 
+    @property
+    def levels(self) -> int:
+        """Levels that an index may have, its root among them."""
+        return 3 if self.sb.incompat & LARGE_DIR else 2
+
     def block_of(self, inode: Inode, logical: int, lookup: Callable[[Inode, int], int | None] | None = None) -> int:
         """The block on the device that holds a directory's block."""
         place = self.fs.place(inode, logical)
@@ -267,7 +275,7 @@ class Directories:
         position of the entry taken)."""
         where = f"index of directory {inode.number}"
         size = self.sb.block_size
-        limit = 4 if self.sb.incompat & LARGE_DIR else 3
+        limit = self.levels
         logical, at = 0, 0x20
         found: list[tuple[int, int, int]] = []
         block = self.block(inode, 0, True)
@@ -313,11 +321,16 @@ class Directories:
 
     def hash(self, inode: Inode, name: bytes) -> tuple[int, int]:
         """The hash of a name in an indexed directory."""
+        last = self._hashed
+        if last[0] == name and last[1] == inode.number:
+            return last[2]
         root = self.fs.volume.block(self.block_of(inode, 0), "directory")
         version = self.hash_version(root[0x1C])
         if version > htree.TEA_UNSIGNED:
             raise FeatureError(f"Directory {inode.number} is indexed by an unknown hash ({version})", layer="ext")
-        return htree.hash_name(name, version, self.seed())
+        found = htree.hash_name(name, version, self.seed())
+        self._hashed = (name, inode.number, found)
+        return found
 
     def leaves(self, inode: Inode, name: bytes) -> Iterator[int]:
         """The directory's blocks that may hold a name: one, and those after it that go on with the same hash."""

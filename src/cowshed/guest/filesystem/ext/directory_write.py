@@ -13,7 +13,7 @@ from .content import drop_inline
 from .crc import crc32c
 from .directory import HEADER, TAIL, TAIL_TYPE, is_node, pack_length, parse, record_length
 from .inode import INDEX, INLINE_DATA
-from .superblock import DIR_INDEX, LARGE_DIR
+from .superblock import DIR_INDEX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,10 +149,23 @@ class DirectoryWriter:
     def _insert(self, block: bytearray, name: bytes, number: int, kind: int) -> bool:
         """Put an entry into the room that is left in a block."""
         wanted = need(name)
-        where = "directory"
-        for at, inode, length, _, known in parse(block, 0, self.end, self.size, where, self.directories.filetype):
-            used = need(known) if inode else 0
+        end = self.end
+        at = 0
+        unpack = HEADER.unpack_from
+        big = self.size >= 65536
+        while at < end:
+            # as `parse` verifies entries; this is where adding names spends its time
+            inode, length, size, _ = unpack(block, at) if at + 8 <= end else (0, 0, 0, 0)
+            if big:
+                length = record_length(length, self.size)
+            if length < 8 or length & 3 or at + length > end or size + 8 > length:
+                raise CorruptError(
+                    f"ext directory: rec_len is {length} at offset {at}", layer="directory", field="rec_len",
+                    value=length, hint="e2fsck can repair it",
+                )  # fmt: skip
+            used = size + 11 & ~3 if inode else 0
             if length - used < wanted:
+                at += length
                 continue
             if inode:
                 block[at + 4 : at + 6] = pack_length(used, self.size).to_bytes(2, "little")
@@ -285,7 +298,7 @@ class DirectoryWriter:
         if count < limit:
             return
         if level == 0:
-            if len(path) >= (4 if self.sb.incompat & LARGE_DIR else 3) - 0 or len(path) > 3:
+            if len(path) >= self.directories.levels:
                 raise GuestError(errno.ENOSPC, hint="the directory's index is full")
             # the root's entries go one level down
             new, _ = self._node(inode, bytes(block[at : at + 8 * count]))

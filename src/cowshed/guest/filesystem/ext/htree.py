@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 LEGACY, HALF_MD4, TEA, LEGACY_UNSIGNED, HALF_MD4_UNSIGNED, TEA_UNSIGNED, SIPHASH = range(7)
 
 _MASK = 0xFFFFFFFF
@@ -36,8 +38,16 @@ def _words(part: bytes, length: int, count: int, signed: bool) -> list[int]:
     """A piece of a name as words, filled up with its length."""
     pad = length | length << 8
     pad = (pad | pad << 16) & _MASK
-    out = []
     size = min(length, count * 4)
+    if not signed or part[:size].isascii():
+        whole = size >> 2
+        out = list(struct.unpack_from(f">{whole}I", part))
+        if whole < count:
+            rest = part[whole * 4 : size]
+            out.append((pad << 8 * len(rest) | int.from_bytes(rest, "big")) & _MASK)
+            out += [pad] * (count - len(out))
+        return out
+    out = []
     value = pad
     for index in range(size):
         byte = part[index]
@@ -54,23 +64,23 @@ def _words(part: bytes, length: int, count: int, signed: bool) -> list[int]:
     return out
 
 
-def _rotate(value: int, bits: int) -> int:
-    value &= _MASK
-    return (value << bits | value >> 32 - bits) & _MASK
+_ROUND_F = ((0, 3, 29), (1, 7, 25), (2, 11, 21), (3, 19, 13), (4, 3, 29), (5, 7, 25), (6, 11, 21), (7, 19, 13))
+_ROUND_G = ((1, 3, 29), (3, 5, 27), (5, 9, 23), (7, 13, 19), (0, 3, 29), (2, 5, 27), (4, 9, 23), (6, 13, 19))
+_ROUND_H = ((3, 3, 29), (7, 9, 23), (2, 11, 21), (6, 15, 17), (1, 3, 29), (5, 9, 23), (0, 11, 21), (4, 15, 17))
 
 
 def _half_md4(state: list[int], data: list[int]) -> None:
     a, b, c, d = state
-    for x, s in ((0, 3), (1, 7), (2, 11), (3, 19), (4, 3), (5, 7), (6, 11), (7, 19)):
-        a = _rotate(a + (d ^ b & (c ^ d)) + data[x], s)
-        a, b, c, d = d, a, b, c
-    for x, s in ((1, 3), (3, 5), (5, 9), (7, 13), (0, 3), (2, 5), (4, 9), (6, 13)):
-        a = _rotate(a + ((b & c) + ((b ^ c) & d)) + data[x] + 0x5A827999, s)
-        a, b, c, d = d, a, b, c
-    for x, s in ((3, 3), (7, 9), (2, 11), (6, 15), (1, 3), (5, 9), (0, 11), (4, 15)):
-        a = _rotate(a + (b ^ c ^ d) + data[x] + 0x6ED9EBA1, s)
-        a, b, c, d = d, a, b, c
-    state[:] = [old + new & _MASK for old, new in zip(state, (a, b, c, d), strict=True)]
+    for x, left, right in _ROUND_F:
+        a = a + (d ^ b & (c ^ d)) + data[x] & 0xFFFFFFFF
+        a, b, c, d = d, (a << left | a >> right) & 0xFFFFFFFF, b, c
+    for x, left, right in _ROUND_G:
+        a = a + (b & c) + ((b ^ c) & d) + data[x] + 0x5A827999 & 0xFFFFFFFF
+        a, b, c, d = d, (a << left | a >> right) & 0xFFFFFFFF, b, c
+    for x, left, right in _ROUND_H:
+        a = a + (b ^ c ^ d) + data[x] + 0x6ED9EBA1 & 0xFFFFFFFF
+        a, b, c, d = d, (a << left | a >> right) & 0xFFFFFFFF, b, c
+    state[:] = (state[0] + a & _MASK, state[1] + b & _MASK, state[2] + c & _MASK, state[3] + d & _MASK)
 
 
 def _tea(state: list[int], data: list[int]) -> None:
