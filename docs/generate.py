@@ -24,6 +24,7 @@ from cowshed import errors, pool
 from cowshed.block import registry
 from cowshed.block.options import Option, OptionTable
 from cowshed.cli import pools as house
+from cowshed.cli.guestfish import table as guestfish_table
 from cowshed.cli.qemu_img import tables
 from cowshed.cli.virsh import table as virsh_table
 from cowshed.cli.virsh.help import describe
@@ -165,6 +166,44 @@ def virsh_command(command: virsh_table.Command) -> list[str]:
         said = option.help.replace("<", "\\<") + (" (must be given)" if option.required else "")
         rows.append([f"`--{option.name}`", value, f"{said} *(cowshed's own)*" if option.ours else said])
     return lines + (table(("option", "value", ""), rows) if rows else [])
+
+
+def guestfish() -> list[str]:
+    groups: dict[str, list[guestfish_table.Command]] = {}
+    refused = []
+    for known in sorted(guestfish_table.commands(), key=lambda known: known.name):
+        (refused if known.module == "kernel" else groups.setdefault(known.module, [])).append(known)
+    lines = [
+        "# guestfish's commands",
+        "",
+        NOTE,
+        "",
+        *paragraph(
+            "`cowshed guestfish`, or `guestfish` through a link that `cowshed links DIR` has made: commands one "
+            "a line, or on the command line with `:` between them. `guestfish --help` tells of its options, "
+            "`help COMMAND` of a command. What differs from guestfish 1.48 is in "
+            "[differences from guestfish](../differences-guestfish.md)."
+        ),
+    ]
+    for module in guestfish_table.MODULES:
+        if module not in groups:
+            continue
+        rows = []
+        for known in groups[module]:
+            also = f" (also {', '.join(f'`{name}`' for name in known.names[1:])})" if known.names[1:] else ""
+            rows.append([f"`{known.usage}`", known.help + also])
+        lines += [f"## {words.GUESTFISH.get(module, module.capitalize())}", "", *table(("command", ""), rows)]
+    if not set(words.GUESTFISH) <= set(groups):
+        raise SystemExit(
+            f"docs/words.py: GUESTFISH speaks of what does not exist: {set(words.GUESTFISH) - set(groups)}"
+        )
+    lines += ["## Refused, with the reason", ""]
+    lines += paragraph(
+        "They would run programs of the guest or need its kernel, or are not part of cowshed yet: "
+        + ", ".join(f"`{known.name}`" for known in refused)
+        + "."
+    )
+    return lines
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------
@@ -485,6 +524,51 @@ def pools() -> list[str]:
     return lines
 
 
+def guests() -> list[str]:
+    from cowshed import guest
+    from cowshed.guest.fsspec import GuestFileSystem
+    from cowshed.guest.inspect import Application, Root
+    from cowshed.guest.name import GuestName
+
+    things = {"Guest": guest.Guest, "GuestPath": guest.GuestPath, "Device": guest.Device, "Root": Root,
+              "Application": Application, "GuestFileSystem": GuestFileSystem}  # fmt: skip
+    node = source(guest.open)
+    assert isinstance(node, ast.FunctionDef)
+    lines = [
+        "# The Python API of the files inside a disk",
+        "",
+        NOTE,
+        "",
+        *paragraph(
+            "`import cowshed.guest`. Paths are those of the guest, and have the methods of `pathlib.Path`, by the same "
+            "names and with the same errors; each of these errors is a `GuestError`, and so a "
+            "[CowshedError](errors.md), too. Where nothing is said of a method, it does what pathlib's does."
+        ),
+        " · ".join(f"[{name}](#class-{name.lower()})" for name in things),
+        "",
+        "## cowshed.guest.open",
+        "",
+        "```text",
+        *signature("cowshed.guest.open", node),
+        "```",
+        "",
+        *prose(guest.open),
+    ]
+    for name, cls in things.items():
+        lines += [f"## class {name}", "", *prose(cls)]
+        if name == "GuestFileSystem":
+            # its methods are fsspec's
+            made = next(item for item in source(cls).body if getattr(item, "name", "") == "__init__")
+            assert isinstance(made, ast.FunctionDef)
+            lines += ["```text", *signature(name, ast.FunctionDef(made.name, made.args, [], [], None), method=True)]
+            lines += ["```", ""]
+            continue
+        if name == "GuestPath":
+            lines += methods(name, GuestName, hidden=())
+        lines += methods(name, cls, hidden=())
+    return lines
+
+
 PAGES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "commands.md": ("every command of qemu-img, every option", commands),
     "virsh.md": ("every command of virsh, every option", virsh),
@@ -492,6 +576,8 @@ PAGES: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "errors.md": ("the errors that are raised", error_tree),
     "api.md": ("`import cowshed`: functions, classes, methods", api),
     "pools.md": ("`cowshed.pool`: pools, volumes, secrets", pools),
+    "guestfish.md": ("every command of guestfish", guestfish),
+    "guest.md": ("`cowshed.guest`: the files inside a disk", guests),
 }
 
 

@@ -286,3 +286,30 @@ KINDS: dict[str, str] = {
     "COMPRESSED": "packed: read through the node",
     "ENCRYPTED": "encrypted: read through the node",
 }
+
+#: groups of guestfish's commands: the module that they stand in -> the heading
+GUESTFISH = {
+    "disk": "Disks and sessions",
+    "read": "Reading files",
+    "write": "Writing files",
+    "local": "The shell itself",
+    "facts": "Facts about files",
+    "text": "Text",
+    "copy": "Copies between host and guest",
+    "archive": "Archives",
+    "partition": "Partitions",
+    "volume": "LUKS and logical volumes",
+    "group": "Volume groups and physical volumes",
+    "logical": "Changing logical volumes",
+    "filesystem": "File systems",
+    "device": "Bytes of devices",
+    "inspection": "What system it is",
+    "settings": "Settings",
+    "ext": "ext2, ext3 and ext4",
+    "rights": "Access lists and capabilities",
+    "initrd": "Initial RAM disks",
+    "journal": "The systemd journal",
+    "hive": "Windows registry hives",
+    "erase": "Erasing",
+    "forensic": "Deleted files",
+}
