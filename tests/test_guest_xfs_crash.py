@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
 import shutil
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +20,13 @@ import xfs_images as images
 from conftest import Figures
 from cowshed.block.filter.record import FLUSH, Log, RecordNode
 from cowshed.block.graph import open_image
+from cowshed.errors import HostError
 from cowshed.guest.filesystem import xfs
 from cowshed.guest.filesystem.base import FileSystem, GuestError
 from cowshed.guest.filesystem.xfs.journal import Journal
 from crash import workspace
 from crash_states import Disk, states
-from test_guest_xfs_log import LOG_FLUSH, calm, kernel_messages, repair_finds_nothing, shut_down
+from test_guest_xfs_log import LOG_FLUSH, Work, calm, kernel_messages, repair_finds_nothing, shut_down
 
 NOW = 1_900_000_000 * 10**9
 ACL = struct.pack("<I", 2) + b"".join(
@@ -98,6 +102,17 @@ def dirty(root: Path) -> None:
     calm(root / "t", random.Random(4), 60)
 
 
+def removals(root: Path) -> None:
+    """Files, attributes and chunks of inodes have come and gone, and nothing is left to do."""
+    work = Work(12)
+    work.clones = False
+    (root / "t").mkdir()
+    work(root / "t", 200)
+    os.statvfs(root)
+    time.sleep(0.3)
+    os.sync()
+
+
 def opened_and_removed(root: Path) -> None:
     dirty(root)
     with open(root / "gone", "wb") as file:
@@ -116,6 +131,7 @@ CASES = {
     "around the end, log stripes": (("-l", "su=64k"), to_the_end),
     "dirty": ((), dirty),
     "dirty, inodes of 1024": (("-i", "size=1024"), dirty),
+    "dirty, removals": (("-m", "rmapbt=1"), removals),
     "left dirty": ((), opened_and_removed),
 }
 
@@ -131,7 +147,7 @@ def prepared(folder: Path, name: str) -> Path:
     elif first is not None:
         with images.mounted(image, folder / "mnt") as root:
             first(root)
-            if first is dirty:
+            if first is not opened_and_removed:
                 shut_down(root, LOG_FLUSH)
     return image
 
@@ -150,6 +166,8 @@ def test_old_or_new(name: str, figures: Figures) -> None:
         log = recorded(image, change)
         new = seen(image)
         assert old[0] != new[0] and (old[1], new[1]) == ("", "changed")
+        with images.opened(image) as system:
+            assert system.dirty == (name == "left dirty")  # type: ignore[attr-defined]
         with images.mounted(image, folder / "mnt") as root:
             assert images.kernel_facts(root) == new[0]
         repair_finds_nothing(image)
@@ -281,6 +299,50 @@ def test_more_than_the_log_holds(figures: Figures) -> None:
         repair_finds_nothing(image)
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_write_that_fails(tmp_path: Path) -> None:
+    """Wherever the device gives up, old or new is on it, and nothing more is changed."""
+    from test_guest_xfs_hostile import Memory
+
+    class Failing(Memory):
+        left = 0
+
+        def write(self, offset: int, data: Any) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise HostError("the disk is gone", errno=errno.EIO)
+            super().write(offset, data)
+
+    image = prepared(tmp_path, "clean")
+    raw = image.read_bytes()
+
+    def facts(node: Memory) -> tuple[images.Facts, str]:
+        system = xfs.open(node)
+        return images.our_facts(system), system.label
+
+    old = facts(Memory(raw))
+    found = []
+    for count in range(100):
+        node = Failing(raw)
+        node.left = count
+        system = xfs.open(node, True)
+        change(system)
+        try:
+            system.sync()
+        except HostError:
+            system.discard_changes()
+            with pytest.raises(GuestError) as refused:
+                system.set_attributes(system.root, NOW, mode=0)
+            assert refused.value.errno == errno.EROFS
+            found.append(facts(Memory(bytes(node.raw))))
+        else:
+            break
+    new = facts(Memory(bytes(node.raw)))
+    assert new != old and 5 < len(found) < 50
+    # the log's records are the first writes
+    turn = found.index(new)
+    assert 0 < turn < 4 and found == [old] * turn + [new] * (len(found) - turn)
 
 
 def test_stale_records_ahead_are_cleared(figures: Figures) -> None:

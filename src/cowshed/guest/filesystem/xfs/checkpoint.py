@@ -58,8 +58,24 @@ class Checkpoint:
                     errno.EROFS, "the log of the XFS file system is too full for this",
                     hint="start the guest or mount the file system once before changing it",
                 )  # fmt: skip
+        try:
+            self._write_all(batches, direct, whole=whole, keep_dirty=keep_dirty)
+        except BaseException:
+            # nobody knows how far it came: the next one to open the log sees
+            fs.writable = False
+            raise
+
+    def _write_all(
+        self,
+        batches: list[tuple[list[tuple[int, int]], list[tuple[int, bytes]]]],
+        direct: list[tuple[int, int]],
+        *,
+        whole: bool,
+        keep_dirty: bool,
+    ) -> None:
+        journal, fs = self.journal, self.fs
         if not whole:
-            edit.data.write(self.node)
+            self.edit.data.write(self.node)
             self.node.flush()
         for number, (group, some) in enumerate(batches):
             if number:

@@ -259,9 +259,9 @@ class XfsFileSystem(FileSystem):
 
     def _change(self, verb: str) -> Edit:
         """What collects changes. GuestError EROFS."""
+        if not self.writable:
+            raise self._refusal(verb)
         if self._edit is None:
-            if not self.writable:
-                raise self._refusal(verb)
             unknown = self.superblock.features_ro_compat & ~RO_KNOWN
             if unknown:
                 raise GuestError(
@@ -291,9 +291,11 @@ class XfsFileSystem(FileSystem):
 
     def settled(self) -> None:
         """The log is clean, and everything that it held is on the device."""
+        self.store.settle()
+        if self.dirty:
+            self._take(Superblock(self.store.read(0, self.superblock.sectsize)))
         self.dirty = False
         self.replay = None
-        self.store.settle()
 
     def fits(self, ino: int, size: int) -> bool:
         """Can a regular file's bytes be replaced by ``size`` others in the blocks that it has?"""
