@@ -193,6 +193,55 @@ def test_a_shell_for_another_guestfish(copy: Path, tmp_path: Path) -> None:
     assert not Path(f"/tmp/.guestfish-{os.geteuid()}/socket-{pid}").exists()
 
 
+# ---- progress bars
+
+
+def test_progress_bars_of_long_commands(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cowshed.cli.progress.PATIENCE", 0)
+    monkeypatch.setattr("cowshed.cli.progress.EVERY", 0)
+    master, slave = pty.openpty()
+    (tmp_path / "big").write_bytes(os.urandom(20 << 20))
+    (tmp_path / "tree").mkdir()
+    for number in range(3):
+        (tmp_path / f"tree/{number}").write_bytes(b"x" * (5 << 20))
+    fish = Fish(Output("guestfish", stdout=os.open(os.devnull, os.O_WRONLY), stderr=slave))
+    fish.session.add(str(copy))
+    fish.session.run()
+    fish.session.mount("/dev/sda")
+
+    def shown(*words: str) -> str:
+        text = b""
+        assert fish.run(list(words))
+        while select.select([master], [], [], 0)[0]:
+            text += os.read(master, 65536)
+        return text.decode()
+
+    fish.bars = True
+    for words in (
+        ["upload", f"{tmp_path}/big", "/big"], ["download", "/big", f"{tmp_path}/out"], ["checksum", "md5", "/big"],
+        ["copy-in", f"{tmp_path}/tree", "/"], ["copy-out", "/tree", str(tmp_path)], ["cp", "/big", "/copy"],
+        ["tar-out", "/tree", f"{tmp_path}/t.tar"], ["tar-in", f"{tmp_path}/t.tar", "/a b"],
+    ):  # fmt: skip
+        text = shown(*words)
+        percents = [float(part.split("%")[0]) for part in text.split("]")[1:] if "%" in part]
+        assert len(percents) >= 2 and percents == sorted(percents) and percents[-1] == 100.0, (words, text)
+        assert text.endswith("\r\x1b[K"), (words, text)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "big").read_bytes()
+    assert shown("cat", "/etc/hostname") == "" == shown("upload", "/dev/null", "/none")
+    # one that fails, and one that is interrupted
+    assert not fish.run(["upload", f"{tmp_path}/big", "/nope/big"]) and fish.bar is None
+    for bars, interactive in ((False, True), (None, False)):
+        fish.bars, fish.interactive = bars, interactive
+        while select.select([master], [], [], 0)[0]:
+            os.read(master, 65536)
+        assert shown("upload", f"{tmp_path}/big", "/big") == ""
+    fish.bars, fish.interactive = None, True
+    assert "%" in shown("upload", f"{tmp_path}/big", "/big")
+    fish.close()
+    os.close(master)
+    os.close(slave)
+
+
 # ---- completion
 
 

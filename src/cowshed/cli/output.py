@@ -109,6 +109,11 @@ class Output:
 
     # ---- standard error
 
+    @property
+    def watched(self) -> bool:
+        """Whether standard error is a terminal."""
+        return self._isatty(self._stderr)
+
     def raw(self, text: str) -> None:
         """Print ``text`` on standard error as it is."""
         if self._kept:

@@ -10,6 +10,7 @@ import errno
 import stat as _stat
 
 from ..errors import CorruptError
+from ..progress import QUIET
 from .filesystem.base import GuestError
 from .place import Found, Mount, Place, checked_entries, escaped, shown
 
@@ -17,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..progress import Progress
     from .filesystem.base import FileSystem, Stat, StatVfs
 
 
@@ -35,6 +37,8 @@ class Mounts:
 
     def __init__(self) -> None:
         self.mounts: list[Mount] = []
+        #: hears of every byte of files that is read in pieces or written
+        self.progress: Progress = QUIET
 
     # ---- mounting
 
@@ -274,6 +278,7 @@ class Mounts:
             data = fs.read(ino, offset, min(left, STEP))
             if not data:
                 return
+            self.progress.advance(len(data))
             yield data
             offset += len(data)
             left -= len(data)

@@ -133,6 +133,7 @@ class Tree(Mounts):
                 if len(piece):
                     fs.write(place.number, at, piece, time.time_ns())
                     at += len(piece)
+                    self.progress.advance(len(piece))
             if not append and (at < size or not at):
                 fs.truncate(place.number, at, time.time_ns())
         return at - start
@@ -145,6 +146,7 @@ class Tree(Mounts):
         with Named(path):
             if len(data):
                 fs.write(place.number, offset, data, time.time_ns())
+                self.progress.advance(len(data))
         return len(data)
 
     def truncate(self, path: bytes, size: int) -> None:

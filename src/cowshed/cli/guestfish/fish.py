@@ -15,10 +15,12 @@ from .table import Command, find
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from ...guest.inspect.access import SessionGuest
     from ...guest.inspect.root import Root
     from ..output import Output
+    from ..progress import Bar
     from .remote import Remote
     from .verbs.local import Handler
 
@@ -95,6 +97,8 @@ class Fish:
         self.guest_paths = True
         #: progress bars: None where a person types
         self.bars: bool | None = None
+        #: the one that is shown
+        self.bar: Bar | None = None
         self.guest: SessionGuest | None = None
         self.roots: list[Root] | None = None
         #: of events, as `event` registers them
@@ -108,6 +112,8 @@ class Fish:
 
     def say(self, text: str) -> None:
         """What is wrong with the command line itself."""
+        if self.bar is not None:
+            self.bar.clear()
         self.out.raw(f"{text}\n")
 
     # ---- running
@@ -269,12 +275,21 @@ class Fish:
             self.need_running()
         if any(one.type in ("path", "paths") for one in known.arguments):
             self.check_paths(known, values)
+        if self.bars or (self.bars is None and self.interactive):
+            from .bars import Watched
+
+            with Watched(self, known, values):
+                self._do(known, values, given)
+        else:
+            self._do(known, values, given)
+        self.out.flush()
+        self.settle()
+
+    def _do(self, known: Command, values: list[Any], given: dict[str, Any]) -> None:
         with self.session.change():
             result = known.handler(self, *values, **given)
             printer: Callable[..., None] = PRINTERS[known.result]
             printer(self.out, result)
-        self.out.flush()
-        self.settle()
 
     def need_running(self, internal: str = "") -> None:
         """``internal``: the command that messages name instead of the one that was given."""
