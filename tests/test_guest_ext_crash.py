@@ -159,7 +159,7 @@ def test_many_files_at_once(options: tuple[str, ...], how: str, tmp_path: Path) 
                 assert fs.inodes[8].size == 1 << 20
         kept = old.keys() & new.keys()
         judged = 0
-        for state, copy in _states(folder, before, log, 24 if how == "-p" else 14):
+        for state, copy in _states(folder, before, log, 14):
             judged += 1
             if how == "-p":
                 assert _names(_tree(copy)) in (old, new), state

@@ -402,6 +402,7 @@ def test_kernel_and_debugfs_see_the_same(tmp_path: Path) -> None:
         assert kernel_tree(top)[b"/file"][11] == b"content\n"
 
 
+@pytest.mark.torture
 @pytest.mark.parametrize("features", ["large_dir", "^large_dir"])
 def test_indexes_of_all_levels(features: str, tmp_path: Path) -> None:
     """Long names in small blocks: three levels with large_dir; without it full where the kernel finds it full."""
