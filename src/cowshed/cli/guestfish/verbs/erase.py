@@ -12,7 +12,7 @@ from .device import opened
 from .read import HostFailure, shown
 
 
-@command("remove-drive", "label:string", help="remove a disk image")
+@command("remove-drive", "label:string", help="remove a disk image", local=True)
 def remove_drive(fish: Fish, label: str) -> None:
     raise HostFailure("hotplugging support was removed in libguestfs 1.48")
 
@@ -43,7 +43,7 @@ def blkdiscardzeroes(fish: Fish, device: str) -> bool:
 
 @command(
     "fstrim",
-    "mountpoint:path [offset:int] [length:int] [minimumfreeextent:int]",
+    "mountpoint:path [offset:int64] [length:int64] [minimumfreeextent:int64]",
     help="trim free space in a filesystem",
 )
 def fstrim(

@@ -80,7 +80,7 @@ def filesystem_walk(fish: Fish, device: str) -> list[Fields]:
 
 @command(
     "find-inode",
-    "device:mountable inode:int",
+    "device:mountable inode:int64",
     "structs",
     help="search the entries associated to the given inode",
     internal="internal_find_inode",
@@ -98,7 +98,7 @@ def find_inode(fish: Fish, device: str, inode: int) -> list[Fields]:
 
 @command(
     "download-inode",
-    "device:mountable inode:int filename:out",
+    "device:mountable inode:int64 filename:out",
     help="download a file to the local machine given its inode",
 )
 def download_inode(fish: Fish, device: str, inode: int, filename: str) -> None:
@@ -125,7 +125,7 @@ def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 @command(
     "download-blocks",
-    "device:mountable start:int stop:int filename:out [unallocated:bool]",
+    "device:mountable start:int64 stop:int64 filename:out [unallocated:bool]",
     help="download the given data units from the disk",
 )
 def download_blocks(fish: Fish, device: str, start: int, stop: int, filename: str, unallocated: bool = False) -> None:

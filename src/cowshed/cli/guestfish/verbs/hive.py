@@ -86,69 +86,78 @@ def hivex_root(fish: Fish) -> int:
     return _asked(fish, "hivex_root", lambda editor: editor.hive.root)
 
 
-@command("hivex-node-name", "nodeh:int", "string", help="return the name of the node")
+@command("hivex-node-name", "nodeh:int64", "string", help="return the name of the node")
 def hivex_node_name(fish: Fish, nodeh: int) -> str:
     return _asked(fish, "hivex_node_name", lambda editor: editor.hive.name(nodeh))
 
 
-@command("hivex-node-children", "nodeh:int", "structs", help="return list of nodes which are subkeys of node")
+@command("hivex-node-children", "nodeh:int64", "structs", help="return list of nodes which are subkeys of node")
 def hivex_node_children(fish: Fish, nodeh: int) -> Rows:
     found = _asked(fish, "hivex_node_children", lambda editor: editor.hive.children(nodeh))
     return [[("hivex_node_h", one)] for one in found]
 
 
-@command("hivex-node-get-child", "nodeh:int name:string", "int", help="return the named child of node")
+@command("hivex-node-get-child", "nodeh:int64 name:string", "int", help="return the named child of node")
 def hivex_node_get_child(fish: Fish, nodeh: int, name: str) -> int:
     return _asked(fish, "hivex_node_get_child", lambda editor: editor.hive.child(nodeh, name))
 
 
-@command("hivex-node-parent", "nodeh:int", "int", help="return the parent of node")
+@command("hivex-node-parent", "nodeh:int64", "int", help="return the parent of node")
 def hivex_node_parent(fish: Fish, nodeh: int) -> int:
     return _asked(fish, "hivex_node_parent", lambda editor: editor.hive.parent(nodeh))
 
 
-@command("hivex-node-values", "nodeh:int", "structs", help="return list of values attached to node")
+@command("hivex-node-values", "nodeh:int64", "structs", help="return list of values attached to node")
 def hivex_node_values(fish: Fish, nodeh: int) -> Rows:
     found = _asked(fish, "hivex_node_values", lambda editor: editor.hive.values(nodeh))
     return [[("hivex_value_h", one)] for one in found]
 
 
-@command("hivex-node-get-value", "nodeh:int key:string", "int", help="return the named value")
+@command("hivex-node-get-value", "nodeh:int64 key:string", "int", help="return the named value")
 def hivex_node_get_value(fish: Fish, nodeh: int, key: str) -> int:
     return _asked(fish, "hivex_node_get_value", lambda editor: editor.hive.find_value(nodeh, key))
 
 
-@command("hivex-value-key", "valueh:int", "string", help="return the key field from the (key, datatype, data) tuple")
+@command("hivex-value-key", "valueh:int64", "string", help="return the key field from the (key, datatype, data) tuple")
 def hivex_value_key(fish: Fish, valueh: int) -> str:
     return _asked(fish, "hivex_value_key", lambda editor: editor.hive.key(valueh))
 
 
-@command("hivex-value-type", "valueh:int", "int", help="return the data type from the (key, datatype, data) tuple")
+@command("hivex-value-type", "valueh:int64", "int", help="return the data type from the (key, datatype, data) tuple")
 def hivex_value_type(fish: Fish, valueh: int) -> int:
     return _asked(fish, "hivex_value_type", lambda editor: editor.hive.kind(valueh))
 
 
-@command("hivex-value-value", "valueh:int", "buffer", help="return the data field from the (key, datatype, data) tuple")
+@command(
+    "hivex-value-value", "valueh:int64", "buffer", help="return the data field from the (key, datatype, data) tuple"
+)
 def hivex_value_value(fish: Fish, valueh: int) -> bytes:
     return _asked(fish, "hivex_value_value", lambda editor: editor.hive.data(valueh))
 
 
-@command("hivex-value-string hivex-value-utf8", "valueh:int", "string", help="return the data field as a UTF-8 string")
+@command("hivex-value-string", "valueh:int64", "string", help="return the data field as a UTF-8 string")
 def hivex_value_string(fish: Fish, valueh: int) -> str:
     return _asked(fish, "hivex_value_string", lambda editor: editor.hive.string(valueh))
 
 
-@command("hivex-node-add-child", "parent:int name:string", "int", help="add a child node")
+@command("hivex-value-utf8", "valueh:int64", "string", help="return the data field as a UTF-8 string")
+def hivex_value_utf8(fish: Fish, valueh: int) -> str:
+    return hivex_value_string(fish, valueh)
+
+
+@command("hivex-node-add-child", "parent:int64 name:string", "int", help="add a child node")
 def hivex_node_add_child(fish: Fish, parent: int, name: str) -> int:
     return _asked(fish, "hivex_node_add_child", lambda editor: editor.add_child(parent, name), write=True)
 
 
-@command("hivex-node-delete-child", "nodeh:int", help="delete a node (recursively)")
+@command("hivex-node-delete-child", "nodeh:int64", help="delete a node (recursively)")
 def hivex_node_delete_child(fish: Fish, nodeh: int) -> None:
     _asked(fish, "hivex_node_delete_child", lambda editor: editor.delete(nodeh), write=True)
 
 
-@command("hivex-node-set-value", "nodeh:int key:string t:int val:bytes", help="set or replace a single value in a node")
+@command(
+    "hivex-node-set-value", "nodeh:int64 key:string t:int64 val:bytes", help="set or replace a single value in a node"
+)
 def hivex_node_set_value(fish: Fish, nodeh: int, key: str, t: int, val: bytes) -> None:
     _asked(fish, "hivex_node_set_value", lambda editor: editor.set_value(nodeh, key, t, val), write=True)
 
