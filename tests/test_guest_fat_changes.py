@@ -348,6 +348,23 @@ def test_full(image: Path) -> None:
     g.fsck(image)
 
 
+def test_the_first_entry_is_given_away_once(image: Path) -> None:
+    """Several names in one change, where the directory's first entry is free."""
+    with g.opened(image, True) as fs:
+        fs.create(fs.root, b"FIRST", 0o100644, 0, 0, g.NOW)
+        fs.create(fs.root, b"LAST", 0o100644, 0, 0, g.NOW)
+        fs.sync()
+        fs.unlink(fs.root, b"FIRST", g.NOW)
+        fs.sync()
+        for name in (b"A", b"B", b"C"):
+            fs.write(fs.create(fs.root, name, 0o100644, 0, 0, g.NOW), 0, name, g.NOW)
+        fs.unlink(fs.root, b"LAST", g.NOW)
+        fs.write(fs.create(fs.root, b"LAST", 0o100644, 0, 0, g.NOW), 0, b"last", g.NOW)
+        fs.sync()
+        assert g.tree(fs) == {"/A": b"A", "/B": b"B", "/C": b"C", "/LAST": b"last"}
+    g.fsck(image)
+
+
 def test_full_root_directory(tmp_path: Path) -> None:
     path = tmp_path / "x.img"
     judges.run("mkfs.vfat", "-r", "32", "-F", "12", g.blank(path, g.MIB))

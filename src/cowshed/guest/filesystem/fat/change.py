@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat as _stat
 
+from ....errors import CorruptError
 from ..base import GuestError
 from . import directory as dirs
 from . import name as names
@@ -109,13 +110,23 @@ class WritableFat(FatFileSystem):
         """Put an entry under a new name; returns the place of it on the device. Raises GuestError."""
         short, flags, long = names.shorten(text, holder.by_short.__contains__)
         parts = names.long_entries(text, short) if long else b""
-        first, slot = holder.removed.pop(short, (0, 0))
-        if slot - first != len(parts) // 32 or any(
-            holder.data[at * 32] != dirs.DELETED for at in range(first, slot + 1)
+        count = len(parts) // 32
+        first, slot = holder.removed.pop(short, (-1, -1))
+        if (
+            first < 0
+            or slot - first != count
+            or any(holder.data[at * 32] != dirs.DELETED for at in range(first, slot + 1))
         ):
+            first = self._room(holder, count + 1)
+            slot = first + count
+        else:
             # a name that comes again takes its old entries: one sector says the old or the new
-            first = self._room(holder, len(parts) // 32 + 1)
-            slot = first + len(parts) // 32
+            holder.take(first, count + 1)
+        if any(holder.data[at * 32] not in (0, dirs.DELETED) for at in range(first, slot + 1)):
+            raise CorruptError(
+                f"Entries {first} to {slot} of the directory {holder.ino} are not free. Nothing was written",
+                path=self.node.filename, layer="FAT directory", field="DIR_Name", offset=holder.place(first),
+            )  # fmt: skip
         holder.data[first * 32 : slot * 32] = parts
         holder.data[slot * 32 : slot * 32 + 32] = bytes(32)
         entry.short, entry.flags = short, flags
@@ -126,7 +137,11 @@ class WritableFat(FatFileSystem):
 
     def _remove(self, holder: Directory, record: Record) -> None:
         holder.change()
-        for slot in range(record.first, record.slot + 1):
+        first = record.first
+        # parts of long names that belong to nobody, which fsck.vfat overlooks as long as a name follows them
+        while first and dirs.is_long(holder.data, first - 1):
+            first -= 1
+        for slot in range(first, record.slot + 1):
             holder.data[slot * 32] = dirs.DELETED
         holder.removed[record.short] = (record.first, record.slot)
         holder.forget(record)

@@ -121,6 +121,12 @@ def scan(data: bytes | bytearray) -> Iterator[Record]:
         pieces = []
 
 
+def is_long(data: bytes | bytearray, slot: int) -> bool:
+    """Is this entry a part of a long name?"""
+    at = slot * 32
+    return data[at] not in (0, DELETED) and data[at + 11] & 0x3F == LONG
+
+
 def label_slot(data: bytes | bytearray) -> int | None:
     """The slot of the volume label in the root directory's bytes."""
     for at in range(0, len(data), 32):
@@ -231,6 +237,16 @@ class Directory:
             self.gaps.append((self.end, begin - self.end))
         self.end = begin + count
         return begin
+
+    def take(self, first: int, count: int) -> None:
+        """These slots are free no more."""
+        end = first + count
+        self.gaps = [
+            (low, high - low)
+            for begin, free in self.gaps
+            for low, high in ((begin, min(begin + free, first)), (max(begin, end), begin + free))
+            if low < high
+        ]
 
     def remember(self, record: Record) -> None:
         """Where a damaged directory has a name twice the first one stays."""
