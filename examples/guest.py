@@ -11,7 +11,6 @@ from pathlib import Path
 import cowshed.guest
 from cowshed import CowshedError
 
-
 #: what guestfish is told to make a disk for this
 SMALL = """
 disk-create {path} qcow2 200M
