@@ -295,11 +295,11 @@ class Draft:
     def rename_volume(self, old: str, new: str) -> None:
         """Raises Refusal when it is missing, the name is taken, or others stand on it or it on others."""
         volumes = self._volumes()
-        if new in volumes:
-            raise Refusal(f'Logical Volume "{new}" already exists in volume group "{self.name}"')
         lv = self.group.volumes.get(old)
         if lv is None:
             raise Refusal(f'Existing logical volume "{old}" not found in volume group "{self.name}"')
+        if new in volumes:
+            raise Refusal(f'Logical Volume "{new}" already exists in volume group "{self.name}"')
         self._check_free(lv)
         ties = {key for key, inner in volumes.sections() if _tie_of(inner) == old or _origin_of(inner) == old}
         if any(isinstance(area.volume, LogicalVolume) for segment in lv.segments for area in segment.areas) or any(

@@ -42,14 +42,24 @@ def pvchange_uuid(fish: Fish, device: str) -> None:
     told(fish, "pvchange_uuid", "", lambda volumes: volumes.renew_physical(device), before=f"{device}: ")
 
 
-def _pvchange(fish: Fish, device: str) -> None:
-    told(fish, "pvchange_uuid_all", "", lambda volumes: volumes.renew_physical(device))
-
-
 @command("pvchange-uuid-all", help="generate new random UUIDs for all physical volumes")
 def pvchange_uuid_all(fish: Fish) -> None:
-    for device in sorted(fish.session.devices.lvm().labels):
-        _pvchange(fish, device)
+    _each(fish, sorted(fish.session.devices.lvm().labels), "renew_physical")
+
+
+def _each(fish: Fish, names: list[str], method: str) -> None:
+    """Change all that can be changed, then tell of the others."""
+    from ....guest.volumes import Volumes
+    from ....layout.lvm.draft import Refusal
+
+    refused = []
+    for name in names:
+        try:
+            getattr(Volumes(fish.session), method)(name)
+        except Refusal as refusal:
+            refused.append(f"  {refusal}")
+    if refused:
+        raise Failed("\n".join(refused))
 
 
 @command("vgcreate", "volgroup:string physvols:names", help="create an LVM volume group")
@@ -62,7 +72,7 @@ def vgcreate(fish: Fish, volgroup: str, physvols: list[str]) -> None:
             "  No command with matching syntax recognised.  Run 'vgcreate --help' for more information.\n"
             "  Correct command syntax is:"
         )
-    told(fish, "vgcreate", "", lambda volumes: volumes.create_group(volgroup, physvols))
+    told(fish, "vgcreate", "vgcreate", lambda volumes: volumes.create_group(volgroup, physvols))
 
 
 @command("vgremove", "vgname:string", help="remove an LVM volume group")
@@ -90,14 +100,9 @@ def vgchange_uuid(fish: Fish, vg: str) -> None:
     told(fish, "vgchange_uuid", "", lambda volumes: volumes.renew_group(vg), before=f"{vg}: ")
 
 
-def _vgchange(fish: Fish, name: str) -> None:
-    told(fish, "vgchange_uuid_all", "", lambda volumes: volumes.renew_group(name))
-
-
 @command("vgchange-uuid-all", help="generate new random UUIDs for all volume groups")
 def vgchange_uuid_all(fish: Fish) -> None:
-    for name in sorted(group.name for group in fish.session.devices.lvm().groups):
-        _vgchange(fish, name)
+    _each(fish, sorted(group.name for group in fish.session.devices.lvm().groups), "renew_group")
 
 
 @command("lvm-set-filter", "devices:names", help="set LVM device filter")

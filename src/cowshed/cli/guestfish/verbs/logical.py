@@ -16,7 +16,7 @@ _MIB = 1 << 20
 #: refusals that lvm2 takes for a wrong command line
 _MISUSE = (
     "is invalid", "are reserved.", "Inconsistent volume group", "may not be zero.", "Invalid path for", "must differ",
-    "must have the same volume group", "may not exceed", "valid volume group name",
+    "must have the same volume group", "may not exceed", "valid volume group name", "already exists in filesystem",
 )  # fmt: skip
 
 
