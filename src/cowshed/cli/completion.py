@@ -1,4 +1,4 @@
-"""``cowshed completion SHELL``: completion for bash, zsh and fish, out of the tables of options.
+"""``cowshed completion SHELL``: completion for bash, zsh and fish, out of the tables of options and commands.
 
 The text is for the shell to evaluate: ``source <(cowshed completion bash)``. It completes ``cowshed qemu-img …`` and
 ``qemu-img …`` alike, and asks no Python when the Tab key is pressed. ``virsh …`` asks virsh, for the names of pools and
@@ -7,6 +7,7 @@ volumes are what one wants completed there; so does anything that calls ``virsh 
 
 from __future__ import annotations
 
+from . import completion_guest
 from .main import COMMANDS, TOOLS
 from .qemu_img import tables
 from .qemu_img.converters import AIO_MODES, CACHE_MODES, PREALLOCATION
@@ -114,7 +115,7 @@ def _bash() -> str:
         "        return",
         "    fi",
         "    # --opt=value is three words here",
-        '    if [[ $before == = ]]; then before=${COMP_WORDS[COMP_CWORD-2]}; fi',
+        "    if [[ $before == = ]]; then before=${COMP_WORDS[COMP_CWORD-2]}; fi",
         '    if [[ $current == = ]]; then before=${COMP_WORDS[COMP_CWORD-1]}; current=""; fi',
         '    case "$command $before" in',
     ]
@@ -128,7 +129,7 @@ def _bash() -> str:
                 lines += [
                     f"    {pattern})",
                     "        for (( i = at + 2; i < COMP_CWORD; i++ )); do",
-                    f'            if [[ ${{COMP_WORDS[i]}} == {"-f" if command == "create" else "-O"} ]]; then',
+                    f"            if [[ ${{COMP_WORDS[i]}} == {'-f' if command == 'create' else '-O'} ]]; then",
                     '                words=$(_cowshed_create_options "${COMP_WORDS[i+1]}")',
                     "            fi",
                     "        done",
@@ -140,7 +141,7 @@ def _bash() -> str:
                 lines.append(f'    {pattern}) COMPREPLY=($(compgen -f -- "$current")); return;;')
             else:
                 lines.append(f'    {pattern}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$current")); return;;')
-    lines += ["    esac", '    if [[ $current == -* ]]; then', '        case "$command" in']
+    lines += ["    esac", "    if [[ $current == -* ]]; then", '        case "$command" in']
     for command in tables.COMMANDS:
         words = tuple(word for option in tables.options(command) for word in _spellings(option))
         lines.append(f'        {command}) words="{" ".join(words)}";;')
@@ -161,6 +162,7 @@ def _bash() -> str:
         "}",
         "_cowshed_tool() { _cowshed_qemu_img 0; }",
         *_VIRSH.splitlines(),
+        *completion_guest.bash(),
         "_cowshed() {",
         "    local current=${COMP_WORDS[COMP_CWORD]}",
         "    if (( COMP_CWORD == 1 )); then",
@@ -169,6 +171,8 @@ def _bash() -> str:
         "        _cowshed_qemu_img 1",
         "    elif [[ ${COMP_WORDS[1]} == virsh ]]; then",
         "        _cowshed_virsh 1",
+        f"    elif [[ ${{COMP_WORDS[1]}} == @({'|'.join(completion_guest.TOOLS)}) ]]; then",
+        "        _cowshed_guest 1",
         "    elif [[ ${COMP_WORDS[1]} == pools ]]; then",
         '        COMPREPLY=($(compgen -W "autostart jobs cancel unit" -- "$current"))',
         "    elif [[ ${COMP_WORDS[1]} == completion ]]; then",
@@ -181,6 +185,7 @@ def _bash() -> str:
         "complete -F _cowshed cowshed",
         "complete -F _cowshed_tool qemu-img",
         "complete -F _cowshed_virsh_tool virsh",
+        f"complete -F _cowshed_guest_tool {' '.join(completion_guest.TOOLS)}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -194,6 +199,7 @@ def _fish() -> str:
     seen = "__fish_seen_subcommand_from"
     ask = "virsh -q complete -- (commandline -opc)[2..] (commandline -ct)"
     lines.append(f"complete -c virsh -x -a '({ask} | sed \"1{{\\$!d}}\")'")
+    lines += completion_guest.fish()
     lines.append(f"complete -c cowshed -n '{seen} pools' -x -a 'autostart jobs cancel unit'")
     inside_cowshed = f"{seen} qemu-img; and not {seen} {' '.join(tables.COMMANDS)}"
     for program, inside in (("qemu-img", "__fish_use_subcommand"), ("cowshed", inside_cowshed)):

@@ -71,6 +71,12 @@ class Tool:
 
     def run(self, argv: list[str], work: Callable[[Tool], int]) -> int:
         """Parse, open, mount, and do the tool's work; returns the exit status."""
+        if argv[1:2] in (["--long-options"], ["--short-options"]):
+            # for shells' completion
+            long = argv[1] == "--long-options"
+            names = sorted(f"--{one.long}" if long else f"-{one.short}" for one in self.options if long or one.short)
+            self.out.write("".join(f"{name}\n" for name in names))
+            return 0
         try:
             given, self.words = take(self.options, argv[1:], mixed=True)
         except Misused as misused:
