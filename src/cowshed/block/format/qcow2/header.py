@@ -399,4 +399,4 @@ def c_hex(value: int) -> str:
 
 def corrupt(path: str, text: str, **facts: object) -> CorruptError:
     """A CorruptError of the qcow2 layer."""
-    return CorruptError(text, path=path, layer="qcow2", **facts)  # type: ignore[arg-type]
+    return CorruptError(text, path=path, layer="qcow2", **facts)
