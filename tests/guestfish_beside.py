@@ -174,6 +174,9 @@ def plain(command: str, text: str) -> str:
     if any(line.startswith("libguestfs: error: ") for line in lines):
         text = re.sub(r"/dev/sd[a-e](?=\d|\b)", "/dev/sdX", text)
     text = re.sub(r"^PART_ENTRY_DISK: 8:\d+$", "PART_ENTRY_DISK: 8:N", text, flags=re.MULTILINE)
+    text = re.sub(r"^DEVNAME: /dev/sd[a-e]", "DEVNAME: /dev/sdX", text, flags=re.MULTILINE)
+    # 8:0 to 8:79, as device numbers
+    text = re.sub(r"^( *(?:st_)?dev: )2(?:0[4-9]|1[0-2])\d$", r"\1DISK", text, flags=re.MULTILINE)
     text = re.sub(r"([acm]time\S*): \d+", r"\1: T", text)
     text = re.sub(r"[A-Z][a-z][a-z] [ \d]\d (\d\d:\d\d| \d{4}) ", "DATE ", text)
     text = text.replace("/sysroot/", "/")
@@ -184,6 +187,13 @@ def plain(command: str, text: str) -> str:
         return "\n".join(sorted(re.findall(r"\{\n(.*?)\}", text, re.DOTALL)))
     if verb in ("checksums-out", "inspect-get-mountpoints"):
         return "\n".join(sorted(text.split("\n")))
+    if verb in ("df", "df-h"):
+        rows = [line.split() for line in re.sub(r"/dev/sd[a-e]", "/dev/sdX", text).split("\n")]
+        return "\n".join(" ".join(row) for row in rows if row and row[0] not in ("/dev/root", "/dev", "shmfs", "tmpfs"))
+    if verb in ("ll", "llz") and text.startswith("total") and command.split()[1] in ("/", "/..", "/dir/.."):
+        # above the guest's root is the appliance's own
+        rows = [line.split() for line in text.split("\n")[1:]]
+        return "\n".join(" ".join(row) for row in rows if row[-1:] != [".."])
     return text
 
 

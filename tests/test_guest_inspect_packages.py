@@ -317,7 +317,7 @@ Package:
 """
     (one,) = read_dpkg(Memory({"/var/lib/dpkg/status": text}))
     assert (one.name, one.epoch, one.version, one.release) == ("b", 2, "1.0-beta", "3")
-    assert (one.summary, one.description) == ("short", "long line\n\nand another")
+    assert (one.summary, one.description) == ("short", "long line\n.\nand another")
     (two,) = read_dpkg(Memory({"/var/lib/dpkg/status.d/c": b"Package: c\nVersion: 7\n"}))
     assert (two.name, two.version, two.release) == ("c", "7", "")
     assert [name for name, _ in two.fields()][:6] == [

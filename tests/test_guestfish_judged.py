@@ -112,6 +112,53 @@ def test_commands_print_what_the_real_ones_print(tmp_path: Path, figures: Any) -
     judges.run("e2fsck", "-fn", _volume(pair))
 
 
+#: where we differ on purpose in the long list
+CHOSEN_LONG = {
+    # the original's own machine: what it has, what its kernel counts, names and numbers that are made up anew
+    "available-all-groups", "drop-caches 0", "mktemp /nope/tmpXXXXXX", "lstat /big", "statvfs /boot", "statvfs /fat",
+    # it was mounted for writing: there the journal is open
+    "file /dev/sda1", "checksum-device md5 /dev/sda1",
+    # nothing need be mounted here
+    "inspect-list-applications /dev/VG/root",
+    # which words tell that a directory is no file, that nothing is there, or what is wrong with a pattern
+    'lxattrlist /nope "etc"', "checksum md5 /dir", "head /dir", "wc-w /dir", "wc-c /dir", "grep hello /dir",
+    "is-zero /dir", "equal /dir /dir", "equal /nope /dir/hello", "equal /dir/hello /nope", 'grep "[" /dir/hello',
+    "case-sensitive-path /etc/hostname/x", "compress-out gzip /nope $HOST/c.foo", "tar-in $HOST/up /txz",
+    "luks-uuid /dev/sda1",
+    # what is mounted elsewhere is said before what kind it is
+    'mount-vfs "" nosuch /dev/sda1 /etc', 'mount-vfs "" xfs /dev/sda1 /etc',
+    # tune2fs wants a fresh check first there; the checksums are counted anew here
+    "set-e2uuid /dev/sda1 01234567-0123-0123-0123-0123456789ab", "vfs-uuid /dev/sda1", "set-e2uuid /dev/sda1 bad",
+    "set-uuid /dev/sda1 bad", "set-uuid-random /dev/sda1", "set-e2label /dev/sdc X",
+    # no mke2fs, parted, sgdisk and sfdisk speak here
+    "mkfs ext2 /dev/sdc inode:100", "mkfs ext2 /dev/sdc features:nosuch", "mkfs nosuch /dev/sdc",
+    "mkfs ext4 /dev/VG/root", "part-add /dev/sdb p 20480 40959", "part-get-gpt-type /dev/sdb 9",
+    "part-get-mbr-part-type /dev/sdb 9", "part-get-mbr-id /dev/sdb 9", "part-list /dev/VG/root",
+    "part-add /dev/sda1 p 1 2", "part-expand-gpt /dev/sdb",
+    # the first digits of a GUID are no type byte; an MBR has no GUIDs; a disk without a table has no partition
+    "part-get-mbr-id /dev/sdb 1", "part-get-gpt-guid /dev/sdb 1", "part-get-gpt-attributes /dev/sdb 1",
+    "part-get-disk-guid /dev/sdb", "part-list /dev/sdc", "part-get-parttype /dev/sdc",
+}  # fmt: skip
+
+
+# minutes of an emulated machine
+@root
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+def test_slow_commands_print_what_the_real_ones_print(tmp_path: Path, figures: Any) -> None:
+    disks = [main_disk(tmp_path)]
+    for number, size in enumerate((32, 16)):
+        path = tmp_path / f"empty{number}.img"
+        with path.open("wb") as file:
+            file.truncate(size << 20)
+        disks.append(path)
+    found = Pair(tmp_path, disks).run(read_lines("guestfish_commands_long.txt"))
+    same, differ = differences(found, lambda command: command in CHOSEN_LONG)
+    assert not differ, "\n".join(differ)
+    assert same >= 500
+    figures.add("guestfish: slow commands compared", same)
+
+
 def assert_same_copies(real: Path, ours: Path) -> None:
     """What was copied out is the same, device nodes aside."""
     for path in sorted(real.rglob("*")):

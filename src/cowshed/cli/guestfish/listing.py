@@ -16,10 +16,10 @@ _RECENT = 31556952 // 2
 
 
 def listing(tree: Tree, path: bytes, *, context: bool = False) -> bytes:
-    """The lines of a directory with its total, or the line of a file. Raises GuestError."""
-    place = tree.resolve(path, follow=path.endswith(b"/"))
+    """The lines of a directory with its total, or the line of a file; links are followed. Raises GuestError."""
+    place = tree.resolve(path)
     if not _stat.S_ISDIR(place.stat().mode):
-        return _table(tree, [(path, place)], context)
+        return _table(tree, [(place.path, place)], context)
     entries: list[tuple[bytes, Place]] = [(b".", place), (b"..", place.parent or place)]
     for name in tree.names(path):
         child = tree.child(place, name)

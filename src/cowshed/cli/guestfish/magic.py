@@ -1,9 +1,14 @@
-"""What bytes are, in file(1)'s words: libmagic's own where the host has it, else a short list of common kinds."""
+"""What bytes are, in file(1)'s words: ELF as elf.py reads it, else libmagic's own where the host has it, else a short
+list of common kinds."""
 
 from __future__ import annotations
 
 import stat as _stat
 import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MACHINES = {
     3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390", 40: "arm", 43: "sparc64", 50: "ia64", 62: "x86_64",
@@ -19,11 +24,17 @@ _NAMES = {
 }  # fmt: skip
 
 
-def describe(data: bytes, mode: int = 0) -> str:
-    """A description of a file's first bytes, with what its mode adds."""
+def describe(data: bytes, mode: int = 0, read: Callable[[int, int], bytes] | None = None) -> str:
+    """A description of a file's first bytes, with what its mode adds; ``read(offset, length)`` gives more of it."""
     if not data:
         return "empty"
-    text = _libmagic(data) or _own(data)
+    if data[:4] == b"\x7fELF":
+        # what they are is said at their ends
+        from .elf import describe_elf
+
+        text = describe_elf(read or (lambda offset, length: data[offset : offset + length]))
+    else:
+        text = _libmagic(data) or _own(data)
     marks = ((_stat.S_ISUID, "setuid "), (_stat.S_ISGID, "setgid "), (_stat.S_ISVTX, "sticky "))
     return "".join(word for bit, word in marks if mode & bit) + text
 
@@ -53,11 +64,6 @@ def _libmagic(data: bytes) -> str | None:
 
 
 def _own(data: bytes) -> str:
-    if data[:4] == b"\x7fELF" and len(data) >= 20:
-        bits = "64-bit" if data[4] == 2 else "32-bit"
-        order = "LSB" if data[5] == 1 else "MSB"
-        kind = {1: "relocatable", 2: "executable", 3: "shared object", 4: "core file"}.get(_half(data, 16), "unknown")
-        return f"ELF {bits} {order} {kind}, {architecture(data) or 'unknown arch'}, version 1 (SYSV)"
     for magic, name in _NAMES.items():
         if data.startswith(magic):
             return name
@@ -73,7 +79,7 @@ def _own(data: bytes) -> str:
         try:
             # the last character may be cut
             data[: -3 if len(data) > 8 else None].decode("utf-8")
-            kind = "UTF-8 Unicode text"
+            kind = "Unicode text, UTF-8 text"
         except UnicodeDecodeError:
             kind = "ISO-8859 text"
     if b"\r\n" in data:

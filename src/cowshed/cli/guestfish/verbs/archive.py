@@ -110,6 +110,12 @@ class _Source:
 def _tar_out(fish: Fish, directory: bytes, name: str, compression: str, **options: object) -> None:
     from ....guest.archive import tar_out as pack
 
+    try:
+        place = fish.session.tree.resolve(directory)
+    except GuestError as error:
+        raise Failed(f"stat: {error}") from error
+    if not _stat.S_ISDIR(place.stat().mode):
+        raise Failed(f"{shown(directory)}: not a directory")
     sink = _Sink(fish, name)
     try:
         pack(fish.session.tree, directory, sink, compression=compression, **options)  # type: ignore[arg-type]
@@ -194,7 +200,7 @@ def base64_out(fish: Fish, filename: bytes, base64file: str) -> None:
 
     def lines() -> Iterator[bytes]:
         kept = b""
-        for piece in pieces(fish, filename):
+        for piece in pieces(fish, filename, "stat: "):
             data = kept + piece
             whole = len(data) - len(data) % 57
             for at in range(0, whole, 57):
@@ -231,6 +237,8 @@ def _compressed(kind: str, level: int | None, parts: Iterable[bytes]) -> Iterato
     import lzma
     import zlib
 
+    if level is not None and not 1 <= level <= 9:
+        raise Failed(f"{kind}: incorrect value for level parameter")
     packer: Any
     if kind == "gzip":
         packer = zlib.compressobj(6 if level is None else level, zlib.DEFLATED, 31)
@@ -260,9 +268,12 @@ def compress_device_out(fish: Fish, ctype: str, device: str, zdevice: str, level
 @command("cpio-out", "directory:path cpiofile:out [format:string]", help="pack directory into cpio file")
 def cpio_out(fish: Fish, directory: bytes, cpiofile: str, format: str = "newc") -> None:
     if format not in ("newc", "crc"):
-        raise Failed(f"{format}: unknown cpio format")
+        raise Failed(f"{format}: format must be 'newc' or 'crc'")
     tree = fish.session.tree
-    place = tree.directory(directory)
+    try:
+        place = tree.directory(directory)
+    except GuestError as error:
+        raise Failed(f"stat: {error}") from error
 
     def parts() -> Iterator[bytes]:
         written = 0

@@ -9,6 +9,7 @@ import stat as _stat
 from ....guest.filesystem.base import GuestError
 from ..fish import Failed, Fish
 from ..table import command
+from .device import opened
 from .read import regular, shown
 
 TYPE_CHECKING = False
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ....block.node import Node
-    from ....guest.tree import Found, Place
+    from ....guest.tree import Found, Place, Tree
 
 
 def _source(fish: Fish, name: bytes, program: str) -> Place:
@@ -36,14 +37,30 @@ def _target(fish: Fish, source: Place, dest: bytes) -> bytes:
     return dest
 
 
+def _same(one: Place, tree: Tree, path: bytes, *, follow: bool = True) -> bool:
+    """Is the file of that path the same one? What is written is emptied first, so that it can't be read then."""
+    other = tree.find(path, follow=follow)
+    return other.ino is not None and other.mount is one.mount and other.ino == one.ino
+
+
+def _refuse_same(source: Place, tree: Tree, path: bytes, program: str, src: bytes, *, follow: bool = True) -> None:
+    if _same(source, tree, path, follow=follow):
+        raise Failed(f"{program}: '/sysroot{shown(src)}' and '/sysroot{shown(path)}' are the same file")
+
+
 @command("mv", "src:path dest:path", help="move a file")
 def mv(fish: Fish, src: bytes, dest: bytes) -> None:
     tree = fish.session.tree
     source = _source(fish, src, "mv")
     target = _target(fish, source, dest)
+    _refuse_same(source, tree, target, "mv", src, follow=False)
     try:
         tree.rename(src, target)
     except GuestError as error:
+        if error.errno == errno.EINVAL:
+            raise Failed(
+                f"mv: cannot move '/sysroot{shown(src)}' to a subdirectory of itself, '/sysroot{shown(target)}'"
+            ) from error
         if error.errno != errno.EXDEV:
             raise Failed(
                 f"mv: cannot move '/sysroot{shown(src)}' to '/sysroot{shown(target)}': "
@@ -60,7 +77,12 @@ def cp(fish: Fish, src: bytes, dest: bytes) -> None:
     if _stat.S_ISDIR(source.stat().mode):
         raise Failed(f"cp: -r not specified; omitting directory '/sysroot{shown(src)}'")
     named = fish.session.tree.resolve(src, follow=False)
-    target = _target(fish, named, dest)
+    try:
+        target = _target(fish, named, dest)
+    except GuestError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise Failed(f"cp: cannot create regular file '/sysroot{shown(dest)}': {reason}") from error
+    _refuse_same(source, fish.session.tree, target, "cp", src)
     _one(fish, source, target, archive=False)
 
 
@@ -79,6 +101,15 @@ def cp_r(fish: Fish, src: bytes, dest: bytes) -> None:
 def _copy(fish: Fish, source: Place, target: bytes, *, archive: bool) -> None:
     """A file or tree under another name; ``archive`` keeps owners, times, attributes and hard links."""
     tree = fish.session.tree
+    if not _stat.S_ISDIR(source.stat().mode):
+        _refuse_same(source, tree, target, "cp", source.path)
+    else:
+        there = tree.find(target)
+        if there.ino is not None and not _stat.S_ISDIR(there.stat().mode):
+            raise Failed(
+                f"cp: cannot overwrite non-directory '/sysroot{shown(target)}' with directory "
+                f"'/sysroot{shown(source.path)}'"
+            )
     found = list(tree.walk(source))
     above = tree.find(target).parent
     while above is not None:
@@ -109,6 +140,7 @@ def _one(fish: Fish, source: Place, path: bytes, *, archive: bool) -> None:
     tree = fish.session.tree
     stat = source.stat()
     mode = stat.mode
+    _refuse_same(source, tree, path, "cp", source.path)
     if _stat.S_ISREG(mode):
         if tree.find(path).ino is None:
             tree.open_file(path, mode & 0o777)
@@ -167,18 +199,21 @@ def copy_attributes(
     ownership: bool = False,
 ) -> None:
     tree = fish.session.tree
-    source = tree.resolve(src)
-    real = tree.resolve(dest).path
+    try:
+        source = tree.resolve(src)
+        real = tree.resolve(dest).path
+    except GuestError as error:
+        raise Failed(f"stat: {error}") from error
     attributes(fish, source, real, mode=all or mode, owner=all or ownership, times=False, xattrs=all or xattributes)
 
 
 class _End:
     """A file or a device, read or written at an offset."""
 
-    def __init__(self, fish: Fish, name: str, device: bool) -> None:
+    def __init__(self, fish: Fish, name: str, device: bool, command_name: str) -> None:
         self.fish = fish
         self.name = name
-        self.node: Node | None = fish.session.devices.open(name) if device else None
+        self.node: Node | None = opened(fish, name, command_name) if device else None
         self.path = os.fsencode(name)
 
     def size(self) -> int:
@@ -208,8 +243,9 @@ class _End:
 def _between(
     fish: Fish, source: _End, target: _End, srcoffset: int, destoffset: int, size: int | None, append: bool
 ) -> None:
-    if srcoffset < 0 or destoffset < 0:
-        raise Failed("offset is negative")
+    for word, value in (("srcoffset", srcoffset), ("destoffset", destoffset)):
+        if value < 0:
+            raise Failed(f"{word} is negative")
     if size is None:
         size = max(0, source.size() - srcoffset)
         exact = False
@@ -218,9 +254,11 @@ def _between(
         if size < 0:
             raise Failed("size is negative")
     if source.size() - srcoffset < size and exact:
-        raise Failed(f"{source.name}: input file too short")
+        raise Failed(f"{source.name}: input too short")
     if target.node is None:
         tree = fish.session.tree
+        if source.node is None and not append and _same(tree.resolve(source.path), tree, target.path):
+            raise Failed(f"{source.name} and {target.name} are the same file")
         if append and destoffset == 0 and tree.exists(target.path):
             destoffset = target.size()
         tree.open_file(target.path)
@@ -238,6 +276,8 @@ _OFFSETS = "[srcoffset:int64] [destoffset:int64] [size:int64] [sparse:bool] [app
 
 
 def _copying(name: str, from_device: bool, to_device: bool, help: str) -> None:
+    internal = name.replace("-", "_")
+
     def run(
         fish: Fish,
         src: bytes | str,
@@ -248,8 +288,8 @@ def _copying(name: str, from_device: bool, to_device: bool, help: str) -> None:
         sparse: bool = False,
         append: bool = False,
     ) -> None:
-        source = _End(fish, src if isinstance(src, str) else os.fsdecode(src), from_device)
-        target = _End(fish, dest if isinstance(dest, str) else os.fsdecode(dest), to_device)
+        source = _End(fish, src if isinstance(src, str) else os.fsdecode(src), from_device, internal)
+        target = _End(fish, dest if isinstance(dest, str) else os.fsdecode(dest), to_device, internal)
         _between(fish, source, target, srcoffset, destoffset, size, append)
 
     run.__qualname__ = name
@@ -266,13 +306,19 @@ _copying("copy-device-to-device", True, True, "copy from source device to destin
 @command("copy-size", "src:path dest:path size:int64", help="copy size bytes from source to destination")
 def copy_size(fish: Fish, src: bytes, dest: bytes, size: int) -> None:
     source = regular(fish, src)
-    if source.stat().size < size:
+    if source.stat().size < size or size < 0:
         raise Failed(f"{shown(src)}: input file too short")
+    if _same(source, fish.session.tree, dest):
+        raise Failed(f"{shown(src)} and {shown(dest)} are the same file")
     fish.session.tree.write(dest, fish.session.tree.chunks(source, 0, size))
 
 
 @command("dd", "src:place dest:place", help="copy from source to destination using dd")
 def dd(fish: Fish, src: str, dest: str) -> None:
-    source = _End(fish, src, src.startswith("/dev/"))
-    target = _End(fish, dest, dest.startswith("/dev/"))
-    _between(fish, source, target, 0, 0, None, False)
+    source = _End(fish, src, src.startswith("/dev/"), "dd")
+    target = _End(fish, dest, dest.startswith("/dev/"), "dd")
+    try:
+        _between(fish, source, target, 0, 0, None, False)
+    except GuestError as error:
+        what = f"failed to open '{'' if target.node is not None else '/sysroot'}{str(error).rpartition(': ')[0]}'"
+        raise Failed(f"{src}: {dest}: dd: {what}: {os.strerror(error.errno or errno.EIO)}") from error

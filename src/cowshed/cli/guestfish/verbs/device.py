@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ....errors import CowshedError
 from ....guest.filesystem.base import GuestError
 from ..fish import Failed, Fish
 from ..table import command
@@ -271,6 +272,12 @@ def blkid(fish: Fish, device: str) -> list[tuple[str, str]]:
     sector = str(_sector(fish, device))
     rows += [("MINIMUM_IO_SIZE", sector), ("PHYSICAL_SECTOR_SIZE", sector), ("LOGICAL_SECTOR_SIZE", sector)]
     stem = name.rstrip("0123456789")
+    if name in devices.disks():
+        try:
+            whole = devices.drive(name).table()
+        except CowshedError:
+            return rows
+        rows += [("PTUUID", whole.identifier.lower()), ("PTTYPE", whole.label)]
     if stem != name and stem in devices.disks():
         drive, number = devices.part(name)
         table, part = drive.table(), drive.table().partition(number)
@@ -284,6 +291,8 @@ def blkid(fish: Fish, device: str) -> list[tuple[str, str]]:
         rows += [("PART_ENTRY_UUID", uuid), ("PART_ENTRY_TYPE", kind)]
         if part.active and table.label != "gpt":
             rows.append(("PART_ENTRY_FLAGS", "0x80"))
+        if table.label == "gpt" and part.attributes:
+            rows.append(("PART_ENTRY_FLAGS", f"{part.attributes:#x}"))
         disk = device_number(fish, stem)
         rows += [
             ("PART_ENTRY_NUMBER", str(number)),

@@ -245,7 +245,7 @@ def resize2fs(fish: Fish, device: str) -> None:
     _resized(fish, device, "resize2fs", None)
 
 
-@command("resize2fs-size", "device:device size:int", help="resize an ext2, ext3 or ext4 filesystem (with size)")
+@command("resize2fs-size", "device:device size:int64", help="resize an ext2, ext3 or ext4 filesystem (with size)")
 def resize2fs_size(fish: Fish, device: str, size: int) -> None:
     if size & 1023:
         raise Failed(f"{size}: size must be a round number of kilobytes")
@@ -266,9 +266,10 @@ _FEATURES = {
 
 @command(
     "mke2fs",
-    "device:device [blockscount:int] [blocksize:int] [fragsize:int] [blockspergroup:int] [numberofgroups:int] "
-    "[bytesperinode:int] [inodesize:int] [journalsize:int] [numberofinodes:int] [stridesize:int] [stripewidth:int] "
-    "[maxonlineresize:int] [reservedblockspercentage:int] [mmpupdateinterval:int] [journaldevice:string] "
+    "device:device [blockscount:int64] [blocksize:int64] [fragsize:int64] [blockspergroup:int64] "
+    "[numberofgroups:int64] [bytesperinode:int64] [inodesize:int64] [journalsize:int64] [numberofinodes:int64] "
+    "[stridesize:int64] [stripewidth:int64] "
+    "[maxonlineresize:int64] [reservedblockspercentage:int] [mmpupdateinterval:int] [journaldevice:string] "
     "[label:string] [lastmounteddir:string] [creatoros:string] [fstype:string] [usagetype:string] [uuid:string] "
     "[forcecreate:bool] [writesbandgrouponly:bool] [lazyitableinit:bool] [lazyjournalinit:bool] [testfs:bool] "
     "[discard:bool] [quotatype:bool] [extent:bool] [filetype:bool] [flexbg:bool] [hasjournal:bool] "

@@ -107,7 +107,7 @@ def lstatnslist(fish: Fish, path: bytes, names: list[bytes]) -> Iterator[Fields]
     return _many(fish, path, names, True)
 
 
-@command("statvfs", "path:path", "struct", help="get file system statistics")
+@command("statvfs", "path:path", "struct", help="get file system statistics", step="statvfs: ")
 def statvfs(fish: Fish, path: bytes) -> Fields:
     found = fish.session.tree.statvfs(path)
     names = ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail", "fsid", "flag", "namemax")
@@ -243,28 +243,31 @@ def getxattrs(fish: Fish, path: bytes) -> list[Fields]:
 
 
 @command(
-    "lgetxattrs", "path:path", "structs", help="list extended attributes of a file or directory", step="llistxattr: "
+    "lgetxattrs", "path:path", "structs", help="list extended attributes of a file or directory", step="listxattr: "
 )
 def lgetxattrs(fish: Fish, path: bytes) -> list[Fields]:
     return _xattrs(fish, path, False)
 
 
-def _xattr(fish: Fish, path: bytes, name: str, follow: bool, step: str) -> bytes:
-    found = fish.session.tree.xattrs(path, follow)
+def _xattr(fish: Fish, path: bytes, name: str, follow: bool) -> bytes:
+    try:
+        found = fish.session.tree.xattrs(path, follow)
+    except GuestError as error:
+        raise Failed(f"getxattr: {os.strerror(error.errno or errno.EIO)}") from error
     value = found.get(os.fsencode(name))
     if value is None:
-        raise Failed(f"{step}: No data available")
+        raise Failed("getxattr: No data available")
     return value
 
 
-@command("getxattr", "path:path name:string", "buffer", help="get a single extended attribute", step="getxattr: ")
+@command("getxattr", "path:path name:string", "buffer", help="get a single extended attribute")
 def getxattr(fish: Fish, path: bytes, name: str) -> bytes:
-    return _xattr(fish, path, name, True, "getxattr")
+    return _xattr(fish, path, name, True)
 
 
-@command("lgetxattr", "path:path name:string", "buffer", help="get a single extended attribute", step="lgetxattr: ")
+@command("lgetxattr", "path:path name:string", "buffer", help="get a single extended attribute")
 def lgetxattr(fish: Fish, path: bytes, name: str) -> bytes:
-    return _xattr(fish, path, name, False, "lgetxattr")
+    return _xattr(fish, path, name, False)
 
 
 @command(
@@ -287,10 +290,11 @@ def lxattrlist(fish: Fish, path: bytes, names: list[bytes]) -> Iterator[Fields]:
 @command("file", "path:place", "string", help="determine file type")
 def file(fish: Fish, path: str) -> str:
     from ..magic import describe
+    from .device import opened
 
     tree = fish.session.tree
     if path.startswith("/dev/"):
-        node = fish.session.devices.open(path)
+        node = opened(fish, path, "file")
         return describe(node.read(0, min(node.size, 1 << 20)))
     raw = os.fsencode(path)
     fish.check_paths_of("file", raw)
@@ -310,16 +314,22 @@ def file(fish: Fish, path: str) -> str:
     kind = kinds.get(_stat.S_IFMT(stat.mode))
     if kind is not None:
         return kind
-    return describe(place.mount.fs.read(place.number, 0, 1 << 20), stat.mode)
+    fs, number = place.mount.fs, place.number
+    return describe(fs.read(number, 0, 1 << 20), stat.mode, lambda offset, length: fs.read(number, offset, length))
 
 
 @command("file-architecture", "filename:path", "string", help="detect the architecture of a binary file")
 def file_architecture(fish: Fish, filename: bytes) -> str:
     from ..magic import architecture
 
-    found = architecture(regular(fish, filename).mount.fs.read(regular(fish, filename).number, 0, 4096))
+    try:
+        place = fish.session.tree.resolve(filename)
+    except GuestError as error:
+        raise Failed(f"lstat: {error}") from error
+    plain = _stat.S_ISREG(place.stat().mode)
+    found = architecture(place.mount.fs.read(place.number, 0, 4096)) if plain else None
     if found is None:
-        raise Failed(f"file_architecture: unknown architecture: {shown(filename)}")
+        raise Failed(f"unknown architecture: {shown(filename)}")
     return found
 
 

@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ....block.node import Node
+
 
 def _with(fish: Fish, device: str, name: str, what: Callable[[FileSystem], None]) -> None:
     """Do something to a device's file system, mounted or not, and bring it to the disk."""
@@ -30,8 +32,26 @@ def _with(fish: Fish, device: str, name: str, what: Callable[[FileSystem], None]
             fs.close()
 
 
+def _swap(fish: Fish, device: str, node: Node, offset: int, field: bytes) -> None:
+    """Change what the header of a swap device says of it."""
+    node.write(offset, field)
+    node.flush()
+    fish.session.devices.forget()
+
+
 @command("set-label", "mountable:mountable label:string", help="set filesystem label")
 def set_label(fish: Fish, mountable: str, label: str) -> None:
+    node = opened(fish, mountable, "set_label")
+    kind = kind_of(node)
+    if kind == "swap":
+        if len(label.encode()) > 16:
+            raise Failed(f"{label}: Linux swap labels are limited to 16 bytes")
+        _swap(fish, mountable, node, 1052, label.encode().ljust(16, b"\0"))
+        return
+    if kind in ("ext2", "ext3", "ext4") and len(label.encode()) > 16:
+        raise Failed(f"{label}: ext2/3/4 labels are limited to 16 bytes")
+    if kind not in DRIVERS:
+        raise Failed(f"don't know how to set the label for '{kind}' filesystems")
     _with(fish, mountable, "set_label", lambda fs: fs.set_label(label))
 
 
@@ -42,6 +62,16 @@ def set_e2label(fish: Fish, device: str, label: str) -> None:
 
 @command("set-uuid", "device:device uuid:string", help="set the filesystem UUID")
 def set_uuid(fish: Fish, device: str, uuid: str) -> None:
+    node = opened(fish, device, "set_uuid")
+    if kind_of(node) == "swap":
+        from uuid import UUID
+
+        try:
+            identity = UUID(uuid)
+        except ValueError as error:
+            raise Failed(f"{uuid}: not a UUID") from error
+        _swap(fish, device, node, 1036, identity.bytes)
+        return
     _with(fish, device, "set_uuid", lambda fs: fs.set_uuid(uuid))
 
 
@@ -78,8 +108,12 @@ def mkfs(
     label: str | None = None,
 ) -> None:
     node = opened(fish, device, "mkfs")
+    if blocksize is not None and (blocksize <= 0 or blocksize & (blocksize - 1)):
+        raise Failed("block size must be > 0 and a power of 2")
+    if inode is not None and fstype not in ("ext2", "ext3", "ext4"):
+        raise Failed("inode size (-I) can only be set on ext2/3/4 filesystems")
     if fish.session.mounted(device) is not None:
-        raise Failed(f"{fstype}: {device}: {device} contains a mounted filesystem")
+        raise Failed(f"{fstype}: {device}: {device} is mounted; will not make a filesystem here!")
     kind = {"msdos": "vfat", "fat": "vfat"}.get(fstype, fstype)
     module = DRIVERS.get(kind)
     if module is None:
@@ -118,7 +152,7 @@ def mkswap(fish: Fish, device: str, label: str = "", uuid: str | None = None) ->
         raise Failed(f"{device}: mkswap: error: parsing UUID failed") from error
     name = label.encode()
     if len(name) > 16:
-        raise Failed(f"{device}: mkswap: Label was truncated.")
+        raise Failed(f"{label}: Linux swap labels are limited to 16 bytes")
     # what was there before must not be found beside the new mark
     for at in (0, 0x10000):
         node.write(at, bytes(min(0x1000, node.size - at)))
@@ -195,7 +229,7 @@ def rmmountpoint(fish: Fish, exemptpath: str) -> None:
 @command("remount", "mountpoint:path [rw:bool]", help="remount a filesystem with different options")
 def remount(fish: Fish, mountpoint: bytes, rw: bool | None = None) -> None:
     if rw is None:
-        raise Failed("you must specify the 'rw' parameter")
+        raise Failed("parameter 'rw' must be specified")
     place = fish.session.tree.resolve(mountpoint)
     fish.session.tree.sync()
     if rw and not place.mount.fs.writable:

@@ -23,12 +23,15 @@ def roots(fish: Fish) -> list[Root]:
     return fish.roots
 
 
-def _root(fish: Fish, name: str) -> Root:
+def _root(fish: Fish, name: str, internal: str) -> Root:
     if fish.roots is None:
         raise Failed("no inspection data: call guestfs_inspect_os first")
     for root in fish.roots:
         if root.device == name:
             return root
+    from .device import opened
+
+    opened(fish, name, internal)
     raise Failed(
         f"{name}: root device not found: only call this function with a root device previously returned by "
         "guestfs_inspect_os"
@@ -50,7 +53,7 @@ def inspect_get_roots(fish: Fish) -> list[str]:
 
 def _fact(name: str, result: str, help: str, what: Callable[[Root], object], internal: str | None = None) -> None:
     def get(fish: Fish, root: str) -> object:
-        return what(_root(fish, root))
+        return what(_root(fish, root, internal or name.replace("-", "_")))
 
     get.__qualname__ = name
     getter: Callable[[Fish, str], object] = get
@@ -98,10 +101,10 @@ for _name in ("live", "netinst", "multipart"):
     _fact(f"inspect-is-{_name}", "bool", f"get {_name} flag for install disk", lambda root: False)
 
 
-def _windows(name: str, what: str) -> None:
+def _windows(name: str, what: str, lacking: str = "could not be determined") -> None:
     def get(fish: Fish, root: str) -> str:
-        _root(fish, root)
-        raise Failed(f"not a Windows guest, or {what} could not be determined")
+        _root(fish, root, name.replace("-", "_"))
+        raise Failed(f"not a Windows guest, or {what} {lacking}")
 
     get.__qualname__ = name
     command(name, "root:mountable", "string", help=f"get {what} of the inspected operating system")(get)
@@ -109,12 +112,12 @@ def _windows(name: str, what: str) -> None:
 
 _windows("inspect-get-windows-systemroot", "systemroot")
 _windows("inspect-get-windows-current-control-set", "CurrentControlSet")
-_windows("inspect-get-windows-software-hive", "the software hive")
-_windows("inspect-get-windows-system-hive", "the system hive")
+_windows("inspect-get-windows-software-hive", "software hive", "not found")
+_windows("inspect-get-windows-system-hive", "system hive", "not found")
 
 
 def _applications(fish: Fish, name: str, version: int) -> Iterator[list[tuple[str, str]]]:
-    for application in _root(fish, name).applications():
+    for application in _root(fish, name, "inspect_get_type").applications():
         yield application.fields(version)
 
 

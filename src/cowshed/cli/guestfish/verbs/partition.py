@@ -43,7 +43,7 @@ def _table(fish: Fish, device: str, name: str) -> tuple[Drive, Table]:
 
 def _part(table: Table, number: int) -> Partition:
     if number <= 0:
-        raise Failed(f"partition number {number} not found")
+        raise Failed("partition number must be >= 1")
     found = table.find(number)
     if found is None:
         raise Failed(f"partition number {number} not found")
@@ -99,7 +99,7 @@ def part_init(fish: Fish, device: str, parttype: str) -> None:
     if label is None:
         if parttype in _OTHERS:
             raise Failed(f"partition tables of the type ‘{parttype}’ can't be made here: use gpt or mbr")
-        raise Failed("unknown partition type: common choices are 'gpt' and 'msdos'")
+        raise Failed("unknown partition type: common choices are \"gpt\" and \"msdos\"")
     _busy(fish, drive, device)
     create_table(label, drive.node, sector_size=drive.sector).write(drive.node)
     fish.session.devices.forget()
@@ -118,7 +118,7 @@ def part_disk(fish: Fish, device: str, parttype: str) -> None:
     # 64 KiB of alignment, as libguestfs, and room for GPT's second copy
     sector = table.sector_size
     start = 128 * 512
-    end = (drive.node.size // sector - 128 * 512 // sector) * sector
+    end = (drive.node.size // sector - 128 * 512 // sector + 1) * sector
     _, high = table.usable()
     _change(fish, device, "part_disk_", lambda table: table.add(start, min(end, high) - start))
 
@@ -139,7 +139,7 @@ _KINDS = {
 def part_add(fish: Fish, device: str, prlogex: str, startsect: int, endsect: int) -> None:
     kind = _KINDS.get(prlogex)
     if kind is None:
-        raise Failed(f'unknown partition type: \'{prlogex}\': this should be "primary", "logical" or "extended"')
+        raise Failed(f'unknown partition type: {prlogex}: this should be "primary", "logical" or "extended"')
     drive, _ = _table(fish, device, "part_add")
     if startsect < 0:
         raise Failed("startsect cannot be negative")
@@ -159,6 +159,9 @@ def part_del(fish: Fish, device: str, partnum: int) -> None:
     name = fish.session.devices.canonical(device) + str(partnum)
     if any(mount.device == name for mount in fish.session.tree.mounts):
         raise Failed(f"{name}: device is in use")
+    _, table = _table(fish, device, "part_del")
+    if table.find(partnum) is None:
+        raise Failed(f"parted: {device}: Error: Partition doesn't exist.")
     _change(fish, device, "part_del", lambda table: table.delete(partnum))
 
 
@@ -168,6 +171,10 @@ def part_resize(fish: Fish, device: str, partnum: int, endsect: int) -> None:
     part = _part(table, partnum)
     sector = table.sector_size
     last = endsect if endsect >= 0 else drive.node.size // sector + endsect
+    if (last + 1) * sector < part.end:
+        raise Failed(
+            f"parted: {device}: Warning: Shrinking a partition can cause data loss, are you sure you want to continue?:"
+        )
     _change(fish, device, "part_resize", lambda table: table.resize(partnum, (last + 1) * sector - part.start))
 
 
@@ -204,6 +211,11 @@ def part_get_mbr_id(fish: Fish, device: str, partnum: int) -> int:
 def part_set_mbr_id(fish: Fish, device: str, partnum: int, idbyte: int) -> None:
     if not 0 <= idbyte <= 255:
         raise Failed(f"{idbyte}: the type is a byte")
+    _, table = _table(fish, device, "part_set_mbr_id")
+    if table.label == "gpt":
+        raise Failed(
+            f"sfdisk --part-type: sfdisk: {device}: partition {partnum}: failed to set partition type"
+        )
     _change(fish, device, "part_set_mbr_id", lambda table: table.set_type(_part(table, partnum).number, idbyte))
 
 
@@ -283,7 +295,10 @@ def part_get_name(fish: Fish, device: str, partnum: int) -> str:
 @command("part-set-name", "device:device partnum:int name:string", help="set partition name")
 def part_set_name(fish: Fish, device: str, partnum: int, name: str) -> None:
     _, table = _table(fish, device, "part_set_name")
-    _gpt(table, "part_set_name")
+    if table.label != "gpt":
+        raise Failed(f"parted: {device}: Error: msdos disk labels do not support partition name.")
+    if table.find(partnum) is None:
+        raise Failed(f"parted: {device}: Error: Partition doesn't exist.")
     _change(fish, device, "part_set_name", lambda table: table.set_name(_part(table, partnum).number, name))
 
 

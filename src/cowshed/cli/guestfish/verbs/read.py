@@ -104,7 +104,8 @@ def _not_a_directory(fish: Fish, path: bytes) -> None:
 
 @command("read-file", "path:path", "buffer", help="read a file", internal="download")
 def read_file(fish: Fish, path: bytes) -> bytes:
-    return whole(fish, path, "open: ")
+    _not_a_directory(fish, path)
+    return whole(fish, path)
 
 
 @command("read-lines", "path:path", "list", help="read file as lines", internal="download")
@@ -163,6 +164,8 @@ def pread(fish: Fish, path: bytes, count: int, offset: int) -> bytes:
         raise Failed("count is negative")
     if offset < 0:
         raise Failed("offset is negative")
+    if fish.session.tree.exists(path) and _stat.S_ISDIR(fish.session.tree.stat(path).mode):
+        raise Failed(f"pread: {shown(path)}: Is a directory")
     place = regular(fish, path, "open: ")
     return b"".join(fish.session.tree.chunks(place, offset, min(count, LARGEST)))
 

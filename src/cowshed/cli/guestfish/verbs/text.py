@@ -18,26 +18,26 @@ def _lines(fish: Fish, path: bytes, step: str = "") -> Iterator[bytes]:
     return text.lines_of(pieces(fish, path, step))
 
 
-@command("head", "path:path", "list", help="return first 10 lines of a file", step="head: ")
+@command("head", "path:path", "list", help="return first 10 lines of a file")
 def head(fish: Fish, path: bytes) -> list[bytes]:
-    return list(text.head(_lines(fish, path, "head: "), 10))
+    return list(text.head(_lines(fish, path), 10))
 
 
-@command("head-n", "nrlines:int path:path", "list", help="return first N lines of a file", step="head -n: ")
+@command("head-n", "nrlines:int path:path", "list", help="return first N lines of a file")
 def head_n(fish: Fish, nrlines: int, path: bytes) -> list[bytes]:
-    return list(text.head(_lines(fish, path, "head: "), nrlines))
+    return list(text.head(_lines(fish, path), nrlines))
 
 
-@command("tail", "path:path", "list", help="return last 10 lines of a file", step="tail: ")
+@command("tail", "path:path", "list", help="return last 10 lines of a file")
 def tail(fish: Fish, path: bytes) -> list[bytes]:
-    return list(text.tail(_lines(fish, path, "tail: "), 10))
+    return list(text.tail(_lines(fish, path), 10))
 
 
-@command("tail-n", "nrlines:int path:path", "list", help="return last N lines of a file", step="tail -n: ")
+@command("tail-n", "nrlines:int path:path", "list", help="return last N lines of a file")
 def tail_n(fish: Fish, nrlines: int, path: bytes) -> list[bytes]:
     if nrlines < 0:
-        return list(text.tail(_lines(fish, path, "tail: "), -nrlines, begin=True))
-    return list(text.tail(_lines(fish, path, "tail: "), nrlines))
+        return list(text.tail(_lines(fish, path), -nrlines, begin=True))
+    return list(text.tail(_lines(fish, path), nrlines))
 
 
 @command("wc-l", "path:path", "int", help="count lines in a file", step="wc -l: ")
@@ -120,12 +120,22 @@ def _grep(
     try:
         match = text.pattern(os.fsencode(regex), extended=extended, fixed=fixed, insensitive=insensitive).search
     except ValueError as error:
-        raise Failed(f"{regex}: grep: {error}") from error
+        reason = str(error)
+        if "unterminated subpattern" in reason:
+            reason = "Unmatched ( or \\("
+        raise Failed(f"{regex}: grep: {reason}") from error
     source = pieces(fish, path)
     if compressed:
         source = _unzipped(source)
+    found: list[bytes] = []
     try:
-        return [line for line in text.lines_of(source) if match(line)]
+        for line in text.lines_of(source):
+            # a file that holds zero bytes is binary: grep says no more of it than that it matches, and not here
+            if b"\0" in line:
+                return []
+            if match(line):
+                found.append(line)
+        return found
     except zlib.error as error:
         raise Failed(f"{os.fsdecode(path)}: {error}") from error
 

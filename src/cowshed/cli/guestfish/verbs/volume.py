@@ -22,7 +22,7 @@ def _groups(fish: Fish) -> list[VolumeGroup]:
 def _group(fish: Fish, name: str) -> VolumeGroup:
     found = fish.session.devices.lvm().group(name)
     if found is None:
-        raise Failed(f'  Volume group "{name}" not found\n  Cannot process volume group {name}')
+        raise Failed(f'{name}:   Volume group "{name}" not found\n  Cannot process volume group {name}')
     return found
 
 
@@ -38,7 +38,13 @@ def vgs(fish: Fish) -> list[str]:
 
 @command("lvs", "", "list", help="list the LVM logical volumes (LVs)")
 def lvs(fish: Fish) -> list[str]:
-    return fish.session.devices.volumes()
+    # also those that are not active
+    devices = fish.session.devices
+    active, devices.active = devices.active, lambda name: True
+    try:
+        return devices.volumes()
+    finally:
+        devices.active = active
 
 
 def _plain(uuid: str) -> str:
@@ -177,7 +183,7 @@ def pvuuid(fish: Fish, device: str) -> str:
     name = fish.session.devices.canonical(device)
     label = fish.session.devices.lvm().labels.get(name)
     if label is None:
-        raise Failed(f'{device}:   Failed to find physical volume "{device}".')
+        raise Failed(f"{device}:   No physical volume label read from {device}.")
     return label.uuid
 
 
@@ -192,6 +198,10 @@ def lvuuid(fish: Fish, device: str) -> str:
         return fish.session.devices.volume(device).uuid
     except GuestError as error:
         name = fish.session.devices.canonical(device)
+        try:
+            fish.session.devices.open(name)
+        except GuestError as missing:
+            raise Failed(f"lvuuid_stub: {device}: No such file or directory") from missing
         stem = name.removeprefix("/dev/")
         raise Failed(f'{name}:   Volume group "{stem}" not found\n  Cannot process volume group {stem}') from error
 
@@ -208,6 +218,9 @@ def vglvuuids(fish: Fish, vgname: str) -> list[str]:
 
 @command("is-lv", "mountable:mountable", "bool", help="test if mountable is a logical volume")
 def is_lv(fish: Fish, mountable: str) -> bool:
+    from .device import opened
+
+    opened(fish, mountable, "is_lv")
     return fish.session.devices.canonical(mountable) in fish.session.devices.volumes()
 
 
@@ -215,6 +228,10 @@ def is_lv(fish: Fish, mountable: str) -> bool:
 def lvm_canonical_lv_name(fish: Fish, lvname: str) -> str:
     name = fish.session.devices.canonical(lvname)
     if name not in fish.session.devices.volumes():
+        try:
+            fish.session.devices.open(name)
+        except GuestError as error:
+            raise Failed(f"stat: {lvname}: No such file or directory") from error
         raise Failed(f"{lvname}: not a logical volume")
     return name
 
@@ -245,9 +262,14 @@ def _set_active(fish: Fish, activate: bool, names: list[str]) -> None:
     devices = fish.session.devices
     names = names or [group.name for group in devices.lvm().groups]
     for name in names:
-        _group(fish, name)
-        if not activate and any(mount.device.startswith(f"/dev/{name}/") for mount in fish.session.tree.mounts):
-            raise Failed(f"  Logical volume {name} contains a filesystem in use.")
+        if fish.session.devices.lvm().group(name) is None:
+            raise Failed(f'vgchange:   Volume group "{name}" not found\n  Cannot process volume group {name}')
+        used = [mount.device for mount in fish.session.tree.mounts if mount.device.startswith(f"/dev/{name}/")]
+        if not activate and used:
+            raise Failed(
+                f"vgchange:   Logical volume {used[0].removeprefix('/dev/')} contains a filesystem in use.\n"
+                f'  Can\'t deactivate volume group "{name}" with {len(used)} open logical volume(s)'
+            )
     off = fish.inactive
     off.difference_update(names) if activate else off.update(names)
     devices.active = lambda name: name not in off
@@ -325,11 +347,18 @@ def luks_open_ro(fish: Fish, device: str, mapname: str) -> None:
 
 @command("luks-close", "device:device", help="close an encrypted device")
 def luks_close(fish: Fish, device: str) -> None:
-    cryptsetup_close(fish, device)
+    _close(fish, device, "luks_close")
 
 
 @command("cryptsetup-close", "device:device", help="close an encrypted device")
 def cryptsetup_close(fish: Fish, device: str) -> None:
+    _close(fish, device, "cryptsetup_close")
+
+
+def _close(fish: Fish, device: str, internal: str) -> None:
+    from .device import opened
+
+    opened(fish, device, internal)
     if any(mount.device == device for mount in fish.session.tree.mounts):
         raise Failed(f"Device {device.rpartition('/')[2]} is still in use.")
     fish.session.devices.lock(device)

@@ -201,6 +201,9 @@ def lchown(fish: Fish, owner: int, group: int, path: bytes) -> None:
 def utimens(fish: Fish, path: bytes, atsecs: int, atnsecs: int, mtsecs: int, mtnsecs: int) -> None:
     import time
 
+    if not all(-2 <= rest < 10**9 for rest in (atnsecs, mtnsecs)):
+        raise Failed(f"utimensat: {shown(path)}: Invalid argument")
+
     def when(seconds: int, rest: int) -> int | None:
         # -1: now; -2: as it is
         return time.time_ns() if rest == -1 else None if rest == -2 else seconds * 10**9 + rest
@@ -211,7 +214,7 @@ def utimens(fish: Fish, path: bytes, atsecs: int, atnsecs: int, mtsecs: int, mtn
 @command("umask", "mask:int", "octal", help="set file mode creation mask (umask)")
 def umask(fish: Fish, mask: int) -> int:
     if not 0 <= mask <= 0o777:
-        raise Failed(f"0{mask & 0xFFFFFFFF:o}: mask negative or > 0777")
+        raise Failed(f"0{mask & 0xFFFFFFFF:o}: mask negative or out of range")
     tree = fish.session.tree
     old, tree.umask = tree.umask, mask
     return old
@@ -226,6 +229,18 @@ def _pair(error: GuestError, step: str, target: bytes, name: bytes) -> Failed:
     return Failed(f"{step}{shown(target)}: {shown(name)}: {os.strerror(error.errno or errno.EIO)}")
 
 
+def _within(fish: Fish, target: bytes, linkname: bytes) -> bytes:
+    """Where ln makes a link: in a directory that is there, else under the name given."""
+    try:
+        place = fish.session.tree.find(linkname)
+    except GuestError:
+        # a link that leads nowhere, or a way that doesn't: told when the link is made
+        return linkname
+    if place.ino is not None and _stat.S_ISDIR(place.stat().mode):
+        return place.path.rstrip(b"/") + b"/" + target.rstrip(b"/").rpartition(b"/")[2]
+    return linkname
+
+
 @command("ln", "target:bytes linkname:path", help="create a hard link")
 def ln(fish: Fish, target: bytes, linkname: bytes) -> None:
     try:
@@ -237,6 +252,7 @@ def ln(fish: Fish, target: bytes, linkname: bytes) -> None:
 @command("ln-f", "target:bytes linkname:path", help="create a hard link")
 def ln_f(fish: Fish, target: bytes, linkname: bytes) -> None:
     tree = fish.session.tree
+    linkname = _within(fish, target, linkname)
     try:
         source, place = tree.resolve(target, follow=False), tree.find(linkname, follow=False)
         if place.ino is not None:
@@ -250,18 +266,21 @@ def ln_f(fish: Fish, target: bytes, linkname: bytes) -> None:
 
 @command("ln-s", "target:bytes linkname:path", help="create a symbolic link")
 def ln_s(fish: Fish, target: bytes, linkname: bytes) -> None:
+    linkname = _within(fish, target, linkname)
     try:
         fish.session.tree.symlink(target, linkname)
     except GuestError as error:
         raise Failed(
             f"ln -s: {shown(target)}: {shown(linkname)}: ln: failed to create symbolic link "
-            f"'/sysroot{shown(linkname)}': {os.strerror(error.errno or errno.EIO)}"
+            f"'/sysroot{shown(linkname)}'{'' if target else ' -> ' + chr(39) * 2}: "
+            f"{os.strerror(error.errno or errno.EIO)}"
         ) from error
 
 
 @command("ln-sf", "target:bytes linkname:path", help="create a symbolic link")
 def ln_sf(fish: Fish, target: bytes, linkname: bytes) -> None:
     tree = fish.session.tree
+    linkname = _within(fish, target, linkname)
     try:
         if tree.find(linkname, follow=False).ino is not None:
             tree.unlink(linkname)
@@ -312,7 +331,10 @@ def _random_name(template: bytes, suffix: bytes = b"") -> bytes:
 @command("mkdtemp", "tmpl:path", "string", help="create a temporary directory")
 def mkdtemp(fish: Fish, tmpl: bytes) -> bytes:
     name = _random_name(tmpl)
-    fish.session.tree.mkdir(name, 0o700)
+    try:
+        fish.session.tree.mkdir(name, 0o700)
+    except GuestError as error:
+        raise Failed(f"{shown(tmpl)}: {os.strerror(error.errno or errno.EIO)}") from error
     return name
 
 
@@ -326,7 +348,10 @@ def mktemp(fish: Fish, tmpl: bytes, suffix: str = "") -> bytes:
 def _set_xattr(fish: Fish, name: str, value: bytes, size: int, path: bytes, follow: bool) -> None:
     if size > len(value):
         raise Failed("size of value is larger than the buffer")
-    fish.session.tree.set_xattr(path, os.fsencode(name), value[:size], follow)
+    try:
+        fish.session.tree.set_xattr(path, os.fsencode(name), value[:size], follow)
+    except GuestError as error:
+        raise Failed(f"setxattr: {os.strerror(error.errno or errno.EIO)}") from error
 
 
 @command(
@@ -353,9 +378,7 @@ def _remove_xattr(fish: Fish, name: str, path: bytes, follow: bool) -> None:
     try:
         fish.session.tree.remove_xattr(path, os.fsencode(name), follow)
     except GuestError as error:
-        if error.errno == errno.ENODATA:
-            raise Failed(f"{'' if follow else 'l'}removexattr: {os.strerror(errno.ENODATA)}") from error
-        raise
+        raise Failed(f"removexattr: {os.strerror(error.errno or errno.EIO)}") from error
 
 
 @command(

@@ -66,5 +66,5 @@ def _package(fields: dict[str, str]) -> Application | None:
     found.source_package = fields.get("source", "").split(" ", 1)[0]
     summary, _, text = fields.get("description", "").partition("\n")
     found.summary = summary
-    found.description = "\n".join("" if line == "." else line for line in text.split("\n")) if text else ""
+    found.description = text
     return found
