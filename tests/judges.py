@@ -101,6 +101,7 @@ PACKAGES = {
     "virt-inspector": "guestfs-tools",
     "virt-ls": "guestfs-tools",
     "virt-tail": "guestfs-tools",
+    "virt-log": "guestfs-tools",
     "virt-copy-in": "guestfish",
     "virt-copy-out": "guestfish",
     "virt-tar-in": "guestfish",

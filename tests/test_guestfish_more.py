@@ -9,6 +9,7 @@ import lzma
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from cowshed.guest.loop import mount_loop
 from cowshed.guest.lz4 import unpack
 from cowshed.guest.registry.change import Editor
 from cowshed.guest.session import Session
-from guestfish_beside import Pair, differences, read_lines
+from guestfish_beside import ENVIRONMENT, Pair, differences, read_lines
 from test_guest_registry import empty_hive, opened, saved
 
 REMOTE = "/usr/lib/systemd/systemd-journal-remote"
@@ -407,6 +408,75 @@ def test_damaged_journals_end(tmp_path: Path) -> None:
     assert ended > 5 and read > 1000
 
 
+# ---- virt-log
+
+
+def logged(number: int, *fields: str) -> str:
+    when = f"__REALTIME_TIMESTAMP={1700000000123456 + number * 1000000}\n__MONOTONIC_TIMESTAMP={1000 + number}\n"
+    return when + "_BOOT_ID=11111111111111111111111111111111\n" + "\n".join(fields) + "\n\n"
+
+
+ENTRIES = [
+    ("MESSAGE=plain", "_HOSTNAME=web", "SYSLOG_IDENTIFIER=prog", "_PID=12", "PRIORITY=6"),
+    ("MESSAGE=other", "SYSLOG_IDENTIFIER=prog", "SYSLOG_PID=77", "_PID=12", "PRIORITY=3"),
+    ("MESSAGE=name of the program", "_COMM=comm", "_PID=13", "PRIORITY=0"),
+    ("MESSAGE=nothing else",),
+    ("MESSAGE=grüße", "SYSLOG_IDENTIFIER=kernel", "_TRANSPORT=kernel", "PRIORITY=4"),
+    ("SYSLOG_IDENTIFIER=silent", "_PID=5", "PRIORITY=1"),
+    ("MESSAGE=x", "SYSLOG_IDENTIFIER=id", "_COMM=comm", "_PID=5", "PRIORITY=12"),
+    ("MESSAGE=empty", "SYSLOG_IDENTIFIER=", "_PID=", "PRIORITY="),
+]
+
+#: what virt-log of 1.48.2 prints of them
+LINES = """\
+Nov 14 22:13:20 prog[12] info: plain
+Nov 14 22:13:21 prog[12] err: other
+Nov 14 22:13:22 comm[13] emerg: name of the program
+Nov 14 22:13:23 info: nothing else
+Nov 14 22:13:24 kernel warning: grüße
+Nov 14 22:13:25 silent[5] alert:
+Nov 14 22:13:26 id[5] alert: x
+Nov 14 22:13:27 [] info: empty
+"""
+
+
+def logging_guest(folder: Path, *, journal: bool) -> Path:
+    source = folder / "guest"
+    for name in ("etc", "bin", "usr", "boot", "lib", "root", "var/lib/dpkg", "var/log"):
+        (source / name).mkdir(parents=True)
+    (source / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
+    (source / "etc/debian_version").write_text("12.5\n")
+    (source / "etc/fstab").write_text("/dev/sda / ext4 defaults 0 1\n")
+    (source / "var/log/syslog").write_text("line one\nline two\n")
+    (source / "var/log/messages").write_text("elsewhere\n")
+    if journal:
+        text = "".join(logged(number, *fields) for number, fields in enumerate(ENTRIES))
+        log = source / "var/log/journal/0123456789abcdef0123456789abcdef"
+        log.mkdir(parents=True)
+        journal_file(folder, "system.journal", text).rename(log / "system.journal")
+    return judges.ext4_image(folder / "guest.img", 48 << 20, source)
+
+
+def log_of(program: list[str], disk: Path) -> str:
+    return subprocess.run(
+        [*program, "-a", disk], env=ENVIRONMENT, capture_output=True, timeout=600, check=True
+    ).stdout.decode()
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_virt_log_prints_the_journal_or_a_text(tmp_path: Path, journal: bool) -> None:
+    disk = logging_guest(tmp_path, journal=journal)
+    text = LINES if journal else "line one\nline two\n"
+    assert log_of([sys.executable, "-m", "cowshed", "virt-log"], disk) == text
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)
+def test_virt_log_prints_what_the_real_one_prints(tmp_path: Path) -> None:
+    judges.need("guestfish")  # its machine
+    assert log_of([judges.need("virt-log")], logging_guest(tmp_path, journal=True)) == LINES
+
+
 # ---- beside the real one
 
 
@@ -443,7 +513,7 @@ def more_disks(folder: Path) -> tuple[list[Path], list[str]]:
     hive = source / "win/h1.hive"
     hive.write_bytes(saved(editor, data))
     log = source / "var/log/journal/0123456789abcdef0123456789abcdef"
-    journal_file(folder, "system.journal", exported(3, random.Random(1))).rename(log / "system.journal")
+    journal_file(folder, "system.journal", exported(3, random.Random(1), start=1)).rename(log / "system.journal")
     root = judges.ext4_image(folder / "root.img", 60 << 20, source)
     disk, empty, table = folder / "disk.img", folder / "empty.img", folder / "table.img"
     for path, size in ((disk, 64 << 20), (empty, 20 << 20), (table, 64 << 20)):

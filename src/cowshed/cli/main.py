@@ -40,6 +40,7 @@ TOOLS = {
     "virt-filesystems": "cowshed.cli.guestfish.tools.filesystems",
     "virt-inspector": "cowshed.cli.guestfish.tools.inspector",
     "virt-tail": "cowshed.cli.guestfish.tools.tail",
+    "virt-log": "cowshed.cli.guestfish.tools.log",
     "virt-copy-in": "cowshed.cli.guestfish.tools.copy_in",
     "virt-copy-out": "cowshed.cli.guestfish.tools.copy_out",
     "virt-tar-in": "cowshed.cli.guestfish.tools.tar_in",
