@@ -43,7 +43,7 @@ class Checkpoint:
     def run(self) -> None:
         """GuestError EROFS when the log has no room, before anything was written."""
         journal, edit, fs = self.journal, self.edit, self.fs
-        keep_dirty = fs.dirty and (fs.replay is None or bool(fs.replay.unfinished))
+        keep_dirty = fs.dirty and (fs.replay is None or bool(fs.replay.remains()))
         if fs.dirty and not keep_dirty:
             self._count()
         logged, direct = self._parted()

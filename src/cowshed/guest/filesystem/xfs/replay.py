@@ -75,8 +75,8 @@ class Intent:
 
 class Replay:
     """One recovery. ``intents``: mappings to make yet, by inode, in order; ``structures``: offset -> length of what
-    was replayed; ``unfinished``: what is left to the kernel, in words; ``whole`` is False when something was not
-    replayed because nobody reads it here."""
+    was replayed; ``unfinished``: kinds of promises that are not kept yet, in words; ``whole`` is False when something
+    was not replayed because nobody reads it here."""
 
     def __init__(self, store: Store, log: Log) -> None:
         self.store = store
@@ -377,12 +377,18 @@ class Replay:
                 raise refuse_unfinished("a change of extended attributes")
             if item == BUI:
                 self._mappings(regions[0], order)
+
+    def remains(self) -> list[str]:
+        """What is left to the kernel, in words. CorruptError where a group's headers or trees are damaged: reading
+        files does not need them."""
+        found = list(self.unfinished)
         if self._has_unlinked():
-            self.unfinished.append("removed files to free")
+            found.append("removed files to free")
         if has_copies(self.store):
-            self.unfinished.append("blocks for copies on write to free")
+            found.append("blocks for copies on write to free")
         if not self.whole:
-            self.unfinished.append("quotas or blocks of a kind that is not known here")
+            found.append("quotas or blocks of a kind that is not known here")
+        return found
 
     def _mappings(self, raw: bytes, order: str) -> None:
         count = struct.unpack_from(order + "I", raw, 4)[0]
