@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import cowshed
 import cowshed.guest
 import judges
-from cowshed.errors import CorruptError, CowshedError, UsageError
+from cowshed.errors import CorruptError, CowshedError, OpenError, UsageError
 from cowshed.guest import Guest, GuestError, GuestPath
 from test_guest_session import D, F, L, tree_of
 
@@ -553,6 +553,8 @@ def test_a_writer_has_the_disk_for_itself(image: Path) -> None:
     with cowshed.guest.open(image, write=True) as guest:
         done = subprocess.run([sys.executable, "-c", program, image, "w"], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "LockError" in done.stderr
+        with pytest.raises(OpenError):
+            cowshed.guest.open(image, write=True)
         # who only looks is let in, and sees what is on the disk
         subprocess.run([sys.executable, "-c", program, image], check=True)
         (guest.root / "x").touch()
@@ -725,3 +727,41 @@ def test_a_block_device(image: Path) -> None:
     clean(image)
     with cowshed.guest.open(image) as guest:
         assert (guest.root / "on a device").read_text() == "x"
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LUKS2 volume over a whole disk, with ext4 in it."""
+    path = tmp_path_factory.mktemp("luks") / "luks.img"
+    with path.open("wb") as file:
+        file.truncate(32 << 20)
+    cheap = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--luks2-keyslots-size", "256k"]
+    judges.run("cryptsetup", "-q", "luksFormat", *cheap, path, "-", input="open sesame")
+    script = "run\ncryptsetup-open /dev/sda x\nopen sesame\nmkfs ext4 /dev/mapper/x\n"
+    argv = [sys.executable, "-m", "cowshed", "guestfish", "--keys-from-stdin", "-a", path]
+    subprocess.run(argv, input=script, text=True, check=True, capture_output=True)
+    return path
+
+
+def test_encrypted_disks_open_with_their_keys(encrypted: Path, tmp_path: Path) -> None:
+    image = shutil.copy(encrypted, tmp_path / "luks.img")
+    with cowshed.guest.open(image, write=True, keys="open sesame") as guest:
+        (guest.root / "f").write_text("secret text")
+        name, uuid = guest.mounts[0][0], guest.devices[0].uuid
+        assert name == f"/dev/mapper/luks-{uuid}" and guest.devices[0].kind == "crypto_LUKS"
+        assert [device.kind for device in guest.filesystems()] == ["ext4"]
+    assert b"secret text" not in image.read_bytes()
+    for keys in ({uuid: "open sesame"}, {"/dev/sda": b"open sesame"}, {"all": "open sesame", "/dev/sdb": "x"}):
+        with cowshed.guest.open(image, keys=keys) as guest:
+            assert (guest.root / "f").read_text() == "secret text"
+    with cowshed.guest.open(image, mounts=()) as guest:
+        assert guest.unlock("/dev/sda", "open sesame", "name") == "/dev/mapper/name"
+        guest.mount("/dev/mapper/name")
+        assert (guest.root / "f").exists()
+        with pytest.raises(GuestError):
+            guest.unlock("/dev/sda", "open sesame", "name")
+    with pytest.raises(CowshedError) as caught:
+        cowshed.guest.open(image, keys="wrong")
+    assert caught.value.errno == errno.EPERM
+    with pytest.raises(UsageError, match="no file systems"):
+        cowshed.guest.open(image)
