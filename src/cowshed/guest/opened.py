@@ -100,8 +100,8 @@ class Guest:
 
     def inspect(self) -> list[Root]:
         """The operating systems on the disks: ``device``, ``type``, ``distro``, ``version``, ``product``, ``hostname``,
-        ``arch``, ``mounts``, and ``applications()``. They are read apart from what is mounted, and can be asked until
-        the guest is closed."""
+        ``arch``, ``mounts``, and ``applications()``. They are read apart from what is mounted, by one thread at a
+        time, and can be asked until the guest is closed."""
         from .inspect import SessionGuest, inspect
 
         with self.session.lock:
@@ -141,10 +141,11 @@ class Guest:
         self._close(discard=False)
 
     def _close(self, discard: bool) -> None:
-        for view in self._inspections:
-            view.close()
-        self._inspections = []
-        self.session.close(discard=discard)
+        with self.session.lock:
+            for view in self._inspections:
+                view.close()
+            self._inspections = []
+            self.session.close(discard=discard)
 
 
 def open(
