@@ -147,6 +147,31 @@ def test_an_interrupted_command_changes_nothing_and_the_shell_goes_on(copy: Path
     assert judges.run("debugfs", "-R", "cat /etc/hostname", copy).stdout == "web1\n"
 
 
+def test_ctrl_c_waits_until_changes_are_on_the_disk(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fish = Fish(Output("guestfish", stdout=os.open(os.devnull, os.O_WRONLY)))
+    fish.session.add(str(copy))
+    fish.session.run()
+    mount = fish.session.mount("/dev/sda")
+    write, pressed = mount.fs.sync, []
+
+    def sync() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        pressed.append(fish.pending)
+        write()
+
+    monkeypatch.setattr(mount.fs, "sync", sync)
+    old = signal.signal(signal.SIGINT, lambda number, frame: fish.interrupted(KeyboardInterrupt()))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fish.run(["write", "/f", "whole"])
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert len(pressed) == 1 and isinstance(pressed[0], KeyboardInterrupt) and fish.pending is None
+    fish.close()
+    assert judges.run("debugfs", "-R", "cat /f", copy).stdout == "whole"
+    judges.run("e2fsck", "-fn", copy)
+
+
 def test_ctrl_c_is_the_editors_while_it_runs(copy: Path, tmp_path: Path) -> None:
     editor = tmp_path / "editor"
     editor.write_text(
