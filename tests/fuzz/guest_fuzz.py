@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
 from cowshed.block.node import DATA, Extent, Node
 from cowshed.errors import CowshedError, FormatError
+from cowshed.guest.filesystem.base import GuestError
 
 PAGE = 4096
 #: CPU seconds that a case may take, and bytes that the address space may grow by while all run
@@ -267,7 +268,7 @@ class Case:
             self.errors[name] = self.errors.get(name, 0) + 1
             assert str(error), f"a {name} without words"
             # the kernel's words come with the path that was asked for, whatever is in it
-            assert name == "GuestError" or "\n" not in str(error), f"a {name} of several lines: {error}"
+            assert isinstance(error, GuestError) or "\n" not in str(error), f"a {name} of several lines: {error}"
             if isinstance(error, FormatError):
                 assert error.detail, f"a {name} that names neither file nor field: {error}"
             return False

@@ -86,7 +86,7 @@ def change(fs: FileSystem, case: Case, rng: random.Random) -> None:
         return ino
 
     verbs: tuple[Callable[[], object], ...] = (
-        lambda: fs.create(fs.root, b"new %d" % rng.randrange(6), 0o100644, 0, 0, NOW),
+        lambda: fs.create(fs.root, rng.choice((b"new %d", b"N%d")) % rng.randrange(6), 0o100644, 0, 0, NOW),
         lambda: fs.create(fs.root, b"dir %d" % rng.randrange(3), 0o040755, 0, 0, NOW),
         lambda: fs.create(
             fs.root, b"link %d" % rng.randrange(3), 0o120777, 0, 0, NOW, target=b"t" * rng.choice((9, 90))
