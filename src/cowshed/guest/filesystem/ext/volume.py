@@ -9,7 +9,7 @@ from ....errors import CorruptError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ....block.node import Node
-    from .spool import Spool
+    from ...spool import Spool
     from .superblock import Superblock
 
 #: bytes of clean metadata that are kept

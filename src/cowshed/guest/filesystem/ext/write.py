@@ -9,6 +9,7 @@ import errno
 import os
 
 from ....errors import CorruptError
+from ...spool import Spool
 from ..base import GuestError
 from .allocate import Allocator
 from .content import cut
@@ -16,7 +17,6 @@ from .directory_write import DirectoryWriter
 from .extents import Run
 from .inode import EXTENTS, IMMUTABLE, INLINE_DATA, Inode
 from .mapping import Mapping, empty
-from .spool import Spool
 from .superblock import EXTRA_ISIZE, LARGE_FILE
 from .xattr_write import AttributeWriter
 
