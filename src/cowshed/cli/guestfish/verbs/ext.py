@@ -276,7 +276,51 @@ _FEATURES = {
     "[journaldev:bool] [largefile:bool] [quota:bool] [resizeinode:bool] [sparsesuper:bool] [uninitbg:bool]",
     help="create an ext2/ext3/ext4 filesystem on device",
 )
-def mke2fs(fish: Fish, device: str, **given: Any) -> None:
+def mke2fs(
+    fish: Fish,
+    device: str,
+    blockscount: int | None = None,
+    blocksize: int | None = None,
+    fragsize: int | None = None,
+    blockspergroup: int | None = None,
+    numberofgroups: int | None = None,
+    bytesperinode: int | None = None,
+    inodesize: int | None = None,
+    journalsize: int | None = None,
+    numberofinodes: int | None = None,
+    stridesize: int | None = None,
+    stripewidth: int | None = None,
+    maxonlineresize: int | None = None,
+    reservedblockspercentage: int | None = None,
+    mmpupdateinterval: int | None = None,
+    journaldevice: str | None = None,
+    label: str | None = None,
+    lastmounteddir: str | None = None,
+    creatoros: str | None = None,
+    fstype: str | None = None,
+    usagetype: str | None = None,
+    uuid: str | None = None,
+    forcecreate: bool | None = None,
+    writesbandgrouponly: bool | None = None,
+    lazyitableinit: bool | None = None,
+    lazyjournalinit: bool | None = None,
+    testfs: bool | None = None,
+    discard: bool | None = None,
+    quotatype: bool | None = None,
+    extent: bool | None = None,
+    filetype: bool | None = None,
+    flexbg: bool | None = None,
+    hasjournal: bool | None = None,
+    journaldev: bool | None = None,
+    largefile: bool | None = None,
+    quota: bool | None = None,
+    resizeinode: bool | None = None,
+    sparsesuper: bool | None = None,
+    uninitbg: bool | None = None,
+) -> None:
+    given: dict[str, Any] = {
+        name: value for name, value in locals().items() if value is not None and name not in ("fish", "device")
+    }
     from ....guest.filesystem.ext import make
 
     node = opened(fish, device, "mke2fs")
