@@ -25,7 +25,7 @@ from cowshed.guest.volumes import Volumes
 from cowshed.layout.lvm.draft import Draft, Refusal, new_uuid
 from cowshed.layout.lvm.label import read_area, read_label
 from cowshed.layout.lvm.mapping import mapping
-from cowshed.layout.lvm.model import read_groups
+from cowshed.layout.lvm.model import Area, read_groups
 from cowshed.layout.lvm.text import parse
 from cowshed.layout.lvm.write import wipe_signatures
 from cowshed.layout.lvm.writer import shown, stored
@@ -56,10 +56,11 @@ def agree(lvm: Lvm) -> None:
     judged = Judged(lvm)
     with lvm.open() as found:
         plain(found, judged)
+        sectors = {device: label.sector for device, label in found.labels.items()}
     if judged.groups:
         assert not complaints(lvm("vgck").stderr)
     for row in judged.pvs:
-        lvm("pvck", row["pv_name"])
+        lvm("pvck", "--labelsector", sectors[row["pv_name"]], row["pv_name"])
 
 
 def complaints(text: str) -> list[str]:
@@ -439,6 +440,33 @@ def test_parts_of_others_are_let_be(lvm: Lvm) -> None:
         agree(lvm)
         volumes.remove("/dev/vg/m")
         assert sorted(volumes.group("vg").volumes) == ["beside"]
+    agree(lvm)
+
+
+def places(areas: list[Area]) -> list[tuple[str, int]]:
+    return [(area.volume.name, area.start) for area in areas]
+
+
+@pytest.mark.parametrize("layout", ["two areas", "aligned", "wrapped", "tagged", "raid0"])
+def test_groups_that_lvm2_made(layout: str, lvm: Lvm) -> None:
+    """Two areas on a device or none, labels and extents elsewhere, tags, rings that went round: changed as they are."""
+    LAYOUTS[layout](lvm)
+    with lvm.open() as found:
+        group = found.groups[0]
+        kept = {lv.uuid: [places(segment.areas) for segment in lv.segments] for lv in group.volumes.values()}
+    with volumes_of(lvm) as volumes:
+        volumes.create("new", group.name, size=1)
+        volumes.resize(f"/dev/{group.name}/new", percent=100)
+        volumes.rename_group(group.name, "renamed")
+        for pv in volumes.group("renamed").physical.values():
+            assert pv.path is not None
+            volumes.resize_physical(pv.path)
+    agree(lvm)
+    with volumes_of(lvm) as volumes:
+        volumes.remove("/dev/renamed/new")
+        after = volumes.group("renamed")
+        assert after.tags == group.tags
+        assert kept == {lv.uuid: [places(segment.areas) for segment in lv.segments] for lv in after.volumes.values()}
     agree(lvm)
 
 

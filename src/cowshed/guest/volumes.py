@@ -42,7 +42,8 @@ _PROGRAM = "cowshed"
 
 
 class Volumes:
-    """``session``: whose devices they are. Names of devices as everywhere: /dev/sda1, /dev/VG/LV."""
+    """``session``: whose devices they are; several threads hold its ``lock`` around a call. Names of devices as
+    everywhere: /dev/sda1, /dev/VG/LV."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -323,7 +324,7 @@ class Volumes:
         self._check_name(new)
         draft = self._draft(name)
         if self.devices.lvm().group(new) is not None:
-            raise Refusal(f'New volume group "{new}" already exists')
+            raise Refusal(f'New VG name "{new}" already exists')
         draft.rename(new)
         self._save(draft, f"vgrename {name} {new}")
 
@@ -342,7 +343,7 @@ class Volumes:
         rounded down. What it would show of old signatures is wiped. Raises Refusal."""
         plan, name = self._named(name, group)
         if size is None:
-            extents = plan.group.free // plan.group.extent_size * percent // 100
+            extents = plan.share(percent, up=False)
             if not extents:
                 raise Refusal("Calculated size of logical volume is 0 extents. Needs to be larger.")
         else:
@@ -389,7 +390,7 @@ class Volumes:
                 raise Refusal(f"Unable to reduce {lv.group.name}/{lv.name} below 1 extent.")
             extents = lv.extents - less // unit
         elif size is None:
-            extents = lv.extents - -(lv.group.free // unit * percent) // 100
+            extents = lv.extents + draft.share(percent, up=True)
         else:
             extents = draft.extents(size)
         if extents == lv.extents:
@@ -418,6 +419,8 @@ class Volumes:
         trouble = volume_trouble(plain)
         if trouble:
             raise Refusal(f'New logical volume name "{plain}" is invalid' if trouble == "invalid" else trouble)
+        if len(plain) > 125 - len(group):
+            raise Refusal(f'New logical volume name "{plain}" may not exceed {125 - len(group)} characters.')
         _check_length(group, plain)
         if plain == name:
             raise Refusal("Old and new logical volume names must differ")
@@ -476,5 +479,7 @@ class Volumes:
 
 
 def _check_length(group: str, name: str) -> None:
-    if len(group) + len(name) > 125:
-        raise Refusal(f'New logical volume name "{name}" may not exceed {125 - len(group)} characters.')
+    """device-mapper's names have no more than 127 characters, with what lvm2 puts between."""
+    length = len(group) + len(name) + 3
+    if length > 127:
+        raise Refusal(f'Internal error: LV name "{group}/{name}" length {length} is not supported.')

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ...errors import UsageError
-from .allocate import Run, grow_linear, grow_striped
+from .allocate import Run, free_runs, grow_linear, grow_striped
 from .model import MAX_EXTENTS, SECTOR, LogicalVolume, PhysicalVolume, VolumeGroup, read_groups
 from .text import Section
 
@@ -154,6 +154,11 @@ class Draft:
     def extents(self, size: int) -> int:
         """Extents that hold ``size`` bytes."""
         return -(-size // self.group.extent_size)
+
+    def share(self, percent: int, *, up: bool) -> int:
+        """That part of the free extents, rounded ``up`` or down, and no more than may be allocated."""
+        free = self.group.free // self.group.extent_size * percent
+        return min(-(-free // 100) if up else free // 100, sum(run.count for run in free_runs(self.group)))
 
     # ---- logical volumes
 

@@ -27,7 +27,11 @@ def pvresize_size(fish: Fish, device: str, size: int) -> None:
     rest = abs(size) % 512
     if rest or size < 0:
         low = abs(size) - rest
-        why = f"Size is not a multiple of 512. Try using {low} or {low + 512}." if rest else "Size may not be negative."
+        why = (
+            f"Size is not a multiple of 512. Try using {low} or {low + 512}."
+            if rest
+            else "Size may not be relative/signed."
+        )
         raise Failed(
             f"{device}:   {why}\n  Invalid argument for --setphysicalvolumesize: {size}b\n"
             "  Error during parsing of command line."
