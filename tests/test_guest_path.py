@@ -664,7 +664,7 @@ def test_threads_take_turns(guest: Guest, figures: Any) -> None:
 
     def reader(number: int) -> None:
         try:
-            while not stop.is_set():
+            while not counts[number] or not stop.is_set():
                 assert (guest.root / "still").read_bytes() == bytes(range(256)) * 1000
                 data = (guest.root / "d" / "ab"[number]).read_bytes()
                 assert len(data) == 50000 and len(set(data)) == 1
