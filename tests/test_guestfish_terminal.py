@@ -188,6 +188,25 @@ def test_ctrl_c_is_the_editors_while_it_runs(copy: Path, tmp_path: Path) -> None
     assert code == 0, text
 
 
+def test_keys_are_typed_unseen_unless_asked_for(tmp_path: Path) -> None:
+    disk = tmp_path / "locked"
+    with disk.open("wb") as file:
+        file.truncate(8 << 20)
+    (tmp_path / "key").write_text("sesame")
+    judges.run(
+        "cryptsetup", "luksFormat", "-q", "--type", "luks1", "--pbkdf-force-iterations", "1000", disk, tmp_path / "key"
+    )
+    for options, seen in (([], 0), (["--echo-keys"], 1)):
+        turns = [
+            (b"><fs> ", b"luks-open-ro /dev/sda x\n"), (b'passphrase ("key"): ', b"sesame\n"),
+            (b"><fs> ", b"list-dm-devices\n"), (b"/dev/mapper/x", b""), (b"><fs> ", b"luks-open /dev/sda y\n"),
+            (b'passphrase ("key"): ', b"wrong\n"), (b"No key available with this passphrase.", b""),
+            (b"><fs> ", b"quit\n"),
+        ]  # fmt: skip
+        code, text = on_terminal([*options, "--format=raw", "-a", disk], [(b"><fs> ", b"run\n"), *turns], tmp_path)
+        assert code == 0 and text.count("sesame") == seen, text
+
+
 def test_what_the_environment_says_to_the_prompt(tmp_path: Path) -> None:
     code, text = on_terminal(
         [], [(b">\\ ", b"echo hi\n"), (b">\\ ", b"\x04")], tmp_path,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from ...errors import CowshedError
+from ...errors import CowshedError, HostError
 from ..output import Stop
+from .arguments import Refused
 from .fish import Fish
 
 TYPE_CHECKING = False
@@ -66,29 +67,45 @@ def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
 
 def _unlock_all(fish: Fish, prog: str) -> None:
     """Open every LUKS volume that there is a key for, as libguestfs: under luks-UUID. Without a key a person is asked
-    once for each."""
+    once for each. Raises Stop."""
+    devices = fish.session.devices
+    for device in devices.bare():
+        _unlock_one(fish, prog, device)
+    # what was just unlocked may hold volumes
+    for device in devices.volumes():
+        _unlock_one(fish, prog, device)
+
+
+def _unlock_one(fish: Fish, prog: str, device: str) -> None:
     from ...guest.filesystem.table import kind_of
     from ...guest.identity import identify
-    from .verbs.volume import ask_key
+    from .verbs.volume import ask_key, key_error
 
     devices = fish.session.devices
-    for device in (*devices.bare(), *devices.volumes()):
-        if kind_of(devices.open(device)) != "crypto_LUKS":
-            continue
-        uuid = identify(devices.open(device)).get("UUID", "")
+    if kind_of(devices.open(device)) != "crypto_LUKS":
+        return
+    uuid = identify(devices.open(device)).get("UUID", "")
+    try:
         words = fish.keys(device, uuid)
         if not words and (fish.keys_from_stdin or os.isatty(0)):
             words = [ask_key(fish, f'Enter key or passphrase ("{device}"): ')]
-        if not words:
-            continue
-        try:
-            devices.unlock(device, f"luks-{uuid}", words)
-        except CowshedError as error:
-            fish.out.raw(
-                f"{prog}: could not find key to open LUKS encrypted {device}.\n\n"
-                f"Try using --key on the command line.\n\nOriginal error: cryptsetup_open: {error}\n"
-            )
-            raise Stop(1) from error
+    except HostError as error:
+        fish.say(f"{prog}: fopen: {error}")
+        raise Stop(1) from error
+    except Refused as refused:
+        fish.say(str(refused))
+        raise Stop(1) from refused
+    if not words:
+        # others may be open, or need no key
+        return
+    try:
+        devices.unlock(device, f"luks-{uuid}", words)
+    except CowshedError as error:
+        fish.out.raw(
+            f"{prog}: could not find key to open LUKS encrypted {device}.\n\n"
+            f"Try using --key on the command line.\n\nOriginal error: cryptsetup_open: {key_error(error)} (0)\n"
+        )
+        raise Stop(1) from error
 
 
 def summary(fish: Fish, root: Root) -> str:

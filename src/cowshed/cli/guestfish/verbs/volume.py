@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+from ....errors import CowshedError, error_number
 from ....guest.filesystem.base import GuestError
+from ..arguments import Refused
 from ..fish import Failed, Fish
 from ..table import command
 
@@ -296,15 +300,40 @@ def list_ldm_partitions(fish: Fish) -> list[str]:
 
 
 def ask_key(fish: Fish, prompt: str) -> bytes:
-    """A passphrase: a line of standard input with --keys-from-stdin, else typed without being shown."""
+    """A passphrase: a line of standard input with --keys-from-stdin, else typed at the terminal, where it is shown with
+    --echo-keys only. Raises Refused."""
     import sys
 
+    told = "guestfish: could not read key from user"
     if fish.keys_from_stdin:
-        return sys.stdin.buffer.readline().removesuffix(b"\n")
-    from getpass import getpass
-
+        line = sys.stdin.buffer.readline()
+        if not line:
+            raise Refused(told)
+        return line.removesuffix(b"\n")
     fish.out.flush()
-    return getpass(prompt).encode("utf-8", "surrogateescape")
+    try:
+        if not fish.echo_keys:
+            from getpass import getpass
+
+            return getpass(prompt).encode("utf-8", "surrogateescape")
+        with open("/dev/tty", "r+b", buffering=0) as terminal:
+            terminal.write(prompt.encode())
+            line = b""
+            while not line.endswith(b"\n"):
+                byte = terminal.read(1)
+                if not byte:
+                    raise Refused(told)
+                line += byte
+        return line.removesuffix(b"\n")
+    except (OSError, EOFError) as error:
+        raise Refused(told) from error
+
+
+def key_error(error: CowshedError) -> str:
+    """Why a volume stays locked: for keys that don't fit in cryptsetup's words, which scripts know."""
+    if error_number(error) == errno.EPERM:
+        return "cryptsetup exited with status 2: No key available with this passphrase."
+    return str(error)
 
 
 def _unlock(fish: Fish, device: str, mapname: str, readonly: bool) -> None:
@@ -317,9 +346,11 @@ def _unlock(fish: Fish, device: str, mapname: str, readonly: bool) -> None:
     words = fish.keys(device, uuid)
     if found.get("TYPE") != "crypto_LUKS":
         raise Failed(f"{device}: Device {device} is not a valid LUKS device.")
-    fish.session.devices.unlock(
-        device, mapname, words or [ask_key(fish, 'Enter key or passphrase ("key"): ')], readonly=readonly
-    )
+    words = words or [ask_key(fish, 'Enter key or passphrase ("key"): ')]
+    try:
+        fish.session.devices.unlock(device, mapname, words, readonly=readonly)
+    except CowshedError as error:
+        raise Failed(key_error(error)) from error
 
 
 @command(
