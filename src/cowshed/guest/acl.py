@@ -220,6 +220,8 @@ def put(tree: Tree, path: bytes, text: bytes, *, default: bool) -> None:
         check(entries)
     except GuestError as error:
         raise GuestError(error.errno or errno.EINVAL, shown) from error
+    if place.mount.fs.kind in ("vfat", "iso9660"):
+        raise GuestError(errno.EOPNOTSUPP, shown)
     if not default and len(entries) == 3:
         # no more than a mode says: the kernel stores none either
         _remove(tree, path, ACCESS)

@@ -29,6 +29,7 @@ DATA_MAX = 768 << 20
 #: arrays in a chain: each doubles the one before it
 _MOST_ARRAYS = 1 << 16
 _PAGE = 1 << 16
+#: of them, as long as nobody sets another `JournalFile.keep`
 _PAGES = 128
 
 
@@ -47,7 +48,8 @@ class Entry:
 class JournalFile:
     """``read(offset, length)`` gives bytes of the file, ``size`` is its length.
 
-    ``count``: its entries; ``series``: the series that their numbers belong to. Raises CorruptError, FeatureError.
+    ``count``: its entries; ``series``: the series that their numbers belong to; ``keep``: how many pages of 64 KiB stay
+    in memory. Raises CorruptError, FeatureError.
     """
 
     def __init__(self, read: Callable[[int, int], bytes], size: int, name: str = "journal") -> None:
@@ -55,6 +57,7 @@ class JournalFile:
         self.size = size
         self._read = read
         self._pages: dict[int, bytes] = {}
+        self.keep = _PAGES
         if size < 208:
             raise self._wrong("size", size, "too short for a header")
         head = read(0, 256)
@@ -102,7 +105,7 @@ class JournalFile:
         page = self._pages.pop(number, None)
         if page is None:
             page = self._read(number * _PAGE, min(_PAGE, self.size - number * _PAGE))
-            if len(self._pages) >= _PAGES:
+            while len(self._pages) >= self.keep:
                 del self._pages[next(iter(self._pages))]
         self._pages[number] = page
         return page

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from ..tree import Place, Tree
 
-#: journald's own bound of files that are open together is 128; hosts that collect have more
-_MOST_FILES = 4096
+#: journald keeps 100 files of each kind; hosts that collect have more
+_MOST_FILES = 1024
+#: pages of all files together that stay in memory
+_PAGES = 2048
 
 
 def open_directory(tree: Tree, path: bytes) -> Journal:
@@ -52,7 +54,11 @@ def _is_machine(name: bytes) -> bool:
 
 def _add(files: list[JournalFile], skipped: list[str], place: Place, name: bytes) -> None:
     """Open a file that is one by its name. One that can't be read is passed over, as journals are cut by crashes."""
-    if not name.endswith((b".journal", b".journal~")) or len(files) >= _MOST_FILES:
+    if not name.endswith((b".journal", b".journal~")):
+        return
+    if len(files) + len(skipped) >= _MOST_FILES:
+        if len(skipped) < _MOST_FILES:
+            skipped.append(f"{name.decode('utf-8', 'backslashreplace')}: there are more than {_MOST_FILES} files")
         return
     stat = place.stat()
     if stat.mode & 0o170000 != 0o100000:
@@ -91,6 +97,8 @@ class Journal:
 
     def __init__(self, files: list[JournalFile], skipped: list[str] | None = None) -> None:
         self._cursors = [_Cursor(file) for file in files]
+        for file in files:
+            file.keep = max(2, min(128, _PAGES // len(files)))
         self._here: tuple[_Cursor, Entry] | None = None
         self.threshold = 65536
         self.skipped = skipped or []

@@ -50,6 +50,10 @@ def set_label(fish: Fish, mountable: str, label: str) -> None:
         return
     if kind in ("ext2", "ext3", "ext4") and len(label.encode()) > 16:
         raise Failed(f"{label}: ext2/3/4 labels are limited to 16 bytes")
+    if kind == "xfs" and len(label.encode()) > 12:
+        raise Failed(f"{label}: xfs labels are limited to 12 bytes")
+    if kind == "vfat" and len(label) > 11:
+        raise Failed("fatlabel: labels can be no longer than 11 characters")
     if kind not in DRIVERS:
         raise Failed(f"don't know how to set the label for '{kind}' filesystems")
     _with(fish, mountable, "set_label", lambda fs: fs.set_label(label))
@@ -79,7 +83,11 @@ def set_uuid(fish: Fish, device: str, uuid: str) -> None:
 def set_uuid_random(fish: Fish, device: str) -> None:
     import uuid
 
-    set_uuid(fish, device, str(uuid.uuid4()))
+    made = str(uuid.uuid4())
+    if kind_of(opened(fish, device, "set_uuid_random")) == "vfat":
+        # what FAT has is a number of the volume, of 32 bits
+        made = f"{made[:4]}-{made[4:8]}".upper()
+    set_uuid(fish, device, made)
 
 
 @command("set-e2uuid", "device:device uuid:string", help="set the ext2/3/4 filesystem UUID")

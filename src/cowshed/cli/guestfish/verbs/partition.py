@@ -168,7 +168,9 @@ def part_del(fish: Fish, device: str, partnum: int) -> None:
 @command("part-resize", "device:device partnum:int endsect:int64", help="resize a partition")
 def part_resize(fish: Fish, device: str, partnum: int, endsect: int) -> None:
     drive, table = _table(fish, device, "part_resize")
-    part = _part(table, partnum)
+    part = table.find(partnum) if partnum > 0 else None
+    if part is None:
+        raise Failed(f"parted: {device}: Error: Partition doesn't exist.:")
     sector = table.sector_size
     last = endsect if endsect >= 0 else drive.node.size // sector + endsect
     if (last + 1) * sector < part.end:

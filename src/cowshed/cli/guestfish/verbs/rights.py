@@ -42,6 +42,10 @@ def acl_set_file(fish: Fish, path: bytes, acltype: str, acl: bytes) -> None:
     try:
         # the text is judged before the file is looked for
         put(fish.session.tree, path, acl, default=default)
+    except GuestError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise Failed(f"{shown(path)}: {os.strerror(errno.EOPNOTSUPP)}") from error
+        raise
     except AclError as error:
         raise Failed(f"could not parse acl string: {shown(acl)}: acl_from_text: {error}") from error
 
