@@ -586,6 +586,8 @@ def test_drive_letters_lead_to_where_the_drive_is_mounted(encrypted: Path, monke
     fish.roots = [Root(fish.guest, "/dev/sda")]
     monkeypatch.setattr(known, "handler", lambda shell, root: [("C", root), ("D", "/dev/sdb")])
     assert windows_path(fish, "win:c:\\ETC\\Hostname") == "/etc/hostname"
+    assert fish.run(["mkdir", "/etc/Hostname"])
+    assert windows_path(fish, "win:\\etc\\Hostname") == "/etc/Hostname"  # the one that is spelled so
     assert windows_path(fish, "WIN:C:") == "/" and windows_path(fish, "/win:c:") == "/win:c:"
     for word, told in (("win:d:\\x", "mount /dev/sdb first"), ("win:e:\\x", "drive 'e:' not found")):
         with pytest.raises(Refused, match=told):
