@@ -434,7 +434,8 @@ def test_the_commands_on_crafted_directories(tmp_path: Path, crafted: Path, name
     (box.target / "second").mkdir()
     from cowshed.cli.output import Output
 
-    virt_copy_out.main(["-a", str(crafted), "-m", "/dev/sda", "/d", str(box.target / "second")], Output("virt-copy-out"))
+    argv = ["-a", str(crafted), "-m", "/dev/sda", "/d", str(box.target / "second")]
+    virt_copy_out.main(argv, Output("virt-copy-out"))
     box.check()
     # and back: what was copied out goes into the guest, and nowhere else
     with (
