@@ -136,7 +136,8 @@ vgrename one eins
 
     run(made, *OURS)
     ours = full(run(look, *OURS))
-    theirs = run(more, "guestfish")
+    # pvs-full has the appliance's own names for disks, in the order in which its kernel found them
+    theirs = re.sub(r"(?<=pv_name: /dev/sd)[a-z]", "a", run(more, "guestfish"))
     assert "made by us" in theirs
     assert full(theirs) == ours
     assert run("run\nlvs\n", *OURS) == "/dev/eins/real\n/dev/eins/root\n"
