@@ -110,7 +110,8 @@ say guestfish --remote=$one -- - quit
 say guestfish --remote quit
 guestfish --csh --listen | sed 's/[0-9]*$//' ; rm -f none
 for pid in $(ls /tmp/.guestfish-$(id -u) | sed 's/.*-//'); do
-    kill -0 $pid 2>/dev/null && test "$(readlink /proc/$pid/cwd)" = "$(pwd)" && kill $pid
+    kill -0 $pid 2>/dev/null && test "$(readlink /proc/$pid/cwd)" = "$(pwd)" && kill $pid &&
+        sleep 0.2 && rm -f /tmp/.guestfish-$(id -u)/socket-$pid
 done
 """
 
