@@ -10,12 +10,9 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str], out: Output) -> int:
-    return Tool("virt-cat", "display files in a virtual machine: virt-cat -a disk.img file [file ...]", out).run(
-        argv, work
-    )
+    usage = "display files in a virtual machine: virt-cat -a disk.img file [file ...]"
+    return Tool("virt-cat", usage, out, needs="file names").run(argv, work)
 
 
 def work(tool: Tool) -> int:
-    if not tool.words:
-        raise tool.fail("missing file names")
     return max(tool.command("download", word, "-") for word in tool.words)

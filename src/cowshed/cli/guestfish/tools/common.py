@@ -38,7 +38,8 @@ OPTIONS = (
 
 class Tool:
     """``name``; ``usage``: its arguments, for help; ``options`` beside the common ones; ``readonly``: it changes
-    nothing; ``legacy``: disks or a domain may stand before its files without -a or -d."""
+    nothing; ``needs``: what its words are, where there must be some; ``bare``: it takes no words when its
+    disks are given by options, and no disks without."""
 
     def __init__(
         self,
@@ -49,6 +50,8 @@ class Tool:
         options: tuple[Option, ...] = (),
         readonly: bool = True,
         inspect: bool = True,
+        needs: str = "",
+        bare: bool = False,
     ) -> None:
         self.name = name
         self.usage = usage
@@ -56,6 +59,8 @@ class Tool:
         self.options = OPTIONS + options
         self.readonly = readonly
         self.inspect = inspect
+        self.needs = needs
+        self.bare = bare
         self.own: dict[str, str | None] = {}
         self.many: Given = []
         self.words: list[str] = []
@@ -65,11 +70,21 @@ class Tool:
     def fish(self) -> Fish:
         return self.start.fish
 
+    def _try(self) -> str:
+        return f"Try ‘{self.name} --help’ for more information.\n"
+
+    def misused(self, text: str) -> Stop:
+        """The command line lacks something: the original says no more than where to read on."""
+        self.out.raw(f"{self.name}: {text}\n{self._try()}")
+        return Stop(1)
+
     def fail(self, text: str) -> Stop:
         self.out.raw(f"{self.name}: {text}\n")
         return Stop(1)
 
-    def run(self, argv: list[str], work: Callable[[Tool], int]) -> int:
+    def run(
+        self, argv: list[str], work: Callable[[Tool], int], check: Callable[[Tool], None] | None = None
+    ) -> int:
         """Parse, open, mount, and do the tool's work; returns the exit status."""
         if argv[1:2] in (["--long-options"], ["--short-options"]):
             # for shells' completion
@@ -80,7 +95,7 @@ class Tool:
         try:
             given, self.words = take(self.options, argv[1:], mixed=True)
         except Misused as misused:
-            self.out.raw(f"{self.name}: {misused}\nTry `{self.name} --help' for more information.\n")
+            self.out.raw(f"{self.name}: {misused}\n{self._try()}")
             return 1
         common = {one.long for one in OPTIONS}
         if ("help", None) in given:
@@ -98,7 +113,16 @@ class Tool:
             if self.start.done is not None:
                 return self.start.done
             self.fish.session.readonly = self.readonly
+            if check is not None:
+                check(self)
+            if self.bare and self.words:
+                raise self.misused(
+                    f"error: extra argument ‘{self.words[0]}’ on command line.\n"
+                    f"Make sure to specify the argument for --format like '--format={self.words[0]}'."
+                )
             self._disks()
+            if self.needs and not self.words:
+                raise self.misused(f"missing {self.needs}")
             self.start.inspector = self.inspect and not self.start.mounts
             self.start.open()
             self.fish.session.run()
@@ -124,9 +148,10 @@ class Tool:
             return
         while self.words and os.path.isfile(self.words[0]) and not self._is_last():
             self.start.disks.append(Disk(self.words.pop(0), None, None))
+        if not self.start.disks and self.words and "/" in self.words[0] and not self.bare:
+            raise Failed(f"{self.words[0]}: No such file or directory")
         if not self.start.disks:
-            more = f"Try `{self.name} --help' for more information."
-            raise self.fail(f"you must specify at least one -a DISK or -d DOMAIN option.\n{more}")
+            raise self.misused("you must specify at least one -a DISK or -d DOMAIN option")
 
     def _is_last(self) -> bool:
         return len(self.words) == 1 and self.name not in ("virt-df", "virt-filesystems", "virt-inspector")

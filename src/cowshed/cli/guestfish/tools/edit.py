@@ -16,13 +16,12 @@ def main(argv: list[str], out: Output) -> int:
     tool = Tool(
         "virt-edit", "edit a file in a virtual machine: virt-edit -a disk.img file [file ...]", out,
         options=(Option("backup", "b", True), Option("expr", "e", True)), readonly=False,
+        needs="file names",
     )  # fmt: skip
     return tool.run(argv, work)
 
 
 def work(tool: Tool) -> int:
-    if not tool.words:
-        raise tool.fail("missing file names")
     for word in tool.words:
         path = os.fsencode(word)
         tree = tool.fish.session.tree

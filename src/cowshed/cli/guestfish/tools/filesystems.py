@@ -43,7 +43,7 @@ _COLUMNS = ("Name", "Type", "VFS", "Label", "MBR", "Size", "Parent", "UUID")
 
 def main(argv: list[str], out: Output) -> int:
     usage = "list filesystems, partitions, block devices, LVM in a VM: virt-filesystems -a disk.img"
-    return Tool("virt-filesystems", usage, out, options=_OPTIONS, inspect=False).run(argv, work)
+    return Tool("virt-filesystems", usage, out, options=_OPTIONS, inspect=False, bare=True).run(argv, work)
 
 
 def work(tool: Tool) -> int:

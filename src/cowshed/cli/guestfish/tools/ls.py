@@ -30,12 +30,24 @@ _OPTIONS = (
 
 def main(argv: list[str], out: Output) -> int:
     usage = "list files in a virtual machine: virt-ls -a disk.img dir [dir ...]"
-    return Tool("virt-ls", usage, out, options=_OPTIONS).run(argv, work)
+    return Tool("virt-ls", usage, out, options=_OPTIONS, needs="directory names").run(argv, work, check)
+
+
+#: they say more of each file, which lists with it only
+_DETAILS = ("checksum", "csv", "extra-stats", "time-days", "time-relative", "time-t", "times", "uids")
+
+
+def check(tool: Tool) -> None:
+    """Raises Stop for options that do not go together."""
+    own = tool.own
+    if not ("long" in own and "recursive" in own) and any(name in own for name in _DETAILS):
+        more = "For more information, read the virt-ls(1) man page."
+        raise tool.fail(f"used a flag which can only be combined with -lR mode\n{more}")
+    if "human-readable" in own and "csv" in own:
+        raise tool.fail("you cannot use -h and --csv options together.")
 
 
 def work(tool: Tool) -> int:
-    if not tool.words:
-        raise tool.fail("missing directory names")
     own = tool.own
     code = 0
     for word in tool.words:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def main(argv: list[str], out: Output) -> int:
     tool = Tool(
         "virt-tail", "follow (tail) files in a virtual machine: virt-tail -a disk.img file [file ...]", out,
-        options=(Option("follow", "f"),),
+        options=(Option("follow", "f"),), needs="file names",
     )  # fmt: skip
     return tool.run(argv, work)
 
@@ -24,8 +24,6 @@ def main(argv: list[str], out: Output) -> int:
 def work(tool: Tool) -> int:
     import time
 
-    if not tool.words:
-        raise tool.fail("missing file names")
     sizes: dict[str, int] = {}
     while True:
         for word in tool.words:

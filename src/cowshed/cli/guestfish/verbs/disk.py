@@ -87,7 +87,7 @@ def launch(fish: Fish) -> None:
         fish.session.run()
     except CowshedError as error:
         if not fish.session.devices.drives:
-            raise Failed("you must call guestfs_add_drive before guestfs_launch") from error
+            raise HostFailure("you must call guestfs_add_drive before guestfs_launch") from error
         raise
 
 
