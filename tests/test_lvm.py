@@ -23,6 +23,7 @@ import judges
 import loops
 from cowshed.block.protocol.file import FileNode
 from cowshed.errors import CorruptError, CowshedError, FeatureError, HostError, UnsupportedError
+from cowshed.guest.session import Session
 from cowshed.layout.lvm import Found, LogicalVolume, VolumeGroup, scan
 from cowshed.layout.lvm.label import crc, read_label
 from cowshed.layout.lvm.mapping import mapping
@@ -604,6 +605,11 @@ def test_missing_device(lvm: Lvm) -> None:
         assert LogicalNode(group.volumes["r"]).read(0, MIB) == judged.content("vg", "r_rimage_1")[:MIB]
         with pytest.raises(HostError, match="is missing"):
             LogicalNode(group.volumes["gone"]).read(0, 1)
+    with Session(readonly=True) as session:
+        session.add(lvm.devices[0], fmt="raw")
+        session.run()
+        listed = session.devices.list_filesystems()
+    assert listed[:2] == [("/dev/vg/first", "unknown"), ("/dev/vg/gone", "unknown")]
 
 
 @pytest.mark.parametrize(

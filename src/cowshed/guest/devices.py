@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from ..block.filter.slice import SliceNode
-from ..errors import CowshedError, ForeignError
+from ..errors import CowshedError, ForeignError, HostError
 from .filesystem.base import GuestError
 
 TYPE_CHECKING = False
@@ -386,7 +386,8 @@ class Devices:
 
     def list_filesystems(self) -> list[tuple[str, str]]:
         """(device, kind) of what holds a file system or could: disks without partitions, partitions, unlocked devices,
-        then LVs. Members of something bigger, and containers still locked, are left out; "unknown" is listed."""
+        then LVs. Members of something bigger, and containers still locked, are left out; "unknown" is listed, also for
+        a volume with a physical volume missing."""
         from .filesystem.table import kind_of
 
         whole = [drive.path for drive in self.drives if not drive.partitions()]
@@ -398,7 +399,10 @@ class Devices:
         ]
         rows = []
         for name in (*whole, *parts, *self.mapped, *self.volumes()):
-            kind = kind_of(self.open(name))
+            try:
+                kind = kind_of(self.open(name))
+            except HostError:
+                kind = ""
             if kind.endswith("_member") or kind == "crypto_LUKS":
                 continue
             rows.append((name, kind or "unknown"))
