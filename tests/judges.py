@@ -92,7 +92,6 @@ PACKAGES = {
     "fls": "sleuthkit",
     "icat": "sleuthkit",
     "blkls": "sleuthkit",
-    "dumpe2fs": "e2fsprogs",
     "guestfish": "guestfish",
     "virt-cat": "guestfs-tools",
     "virt-df": "guestfs-tools",

@@ -175,9 +175,15 @@ def drop_caches(fish: Fish, whattodrop: int) -> None:
     fish.session.tree.sync()
 
 
-#: groups of libguestfs' optional commands -> are they here
+#: those of libguestfs' groups of optional commands that are here
+_HERE = (
+    "acl", "blkdiscard", "blkdiscardzeroes", "fstrim", "gdisk", "hivex", "journal", "libtsk", "linuxcaps",
+    "linuxxattrs", "luks", "lvm2", "mknod", "scrub", "sleuthkit", "wipefs", "xfs", "xz", "zerofree",
+)  # fmt: skip
+
+#: all of them -> are they here
 GROUPS = {
-    name: name in ("gdisk", "linuxxattrs", "luks", "lvm2")
+    name: name in _HERE
     for name in (
         "acl", "augeas", "blkdiscard", "blkdiscardzeroes", "btrfs", "extlinux", "f2fs", "fstrim", "gdisk", "grub",
         "hivex", "inotify", "journal", "ldm", "libtsk", "libyara", "linuxcaps", "linuxfsuuid", "linuxmodules",
@@ -185,8 +191,6 @@ GROUPS = {
         "selinuxrelabel", "sleuthkit", "squashfs", "syslinux", "wipefs", "xfs", "xz", "zerofree", "zstd",
     )
 }  # fmt: skip
-for _group in ("mknod", "wipefs", "xz", "xfs", "acl", "linuxcaps", "journal", "hivex", "blkdiscard", "blkdiscardzeroes", "fstrim", "scrub", "sleuthkit", "libtsk"):
-    GROUPS[_group] = True
 
 
 @command("available", "groups:names", help="test availability of some parts of the API")
