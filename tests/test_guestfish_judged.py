@@ -132,6 +132,7 @@ virt-ls -lR --csv -a /nope/x /
 virt-ls /nope/x /
 virt-ls --csv=1
 virt-df -h --csv -a /nope/x
+virt-df -h --csv -a d.img
 virt-df --uuid -a /nope/x
 virt-df -i -h -a /nope/x
 virt-df /nope/x.img
@@ -139,6 +140,7 @@ virt-filesystems extra
 virt-filesystems /nope/x
 virt-filesystems -a d.img relative x
 virt-filesystems --csv -l -h -a /nope/x
+virt-filesystems --csv -l -h -a d.img
 virt-filesystems -l --nosuch
 virt-inspector --xpath
 virt-inspector -a /nope/x --no-icon
@@ -303,3 +305,33 @@ def _volume(pair: Pair) -> Path:
             for at in range(0, node.size, 1 << 20):
                 file.write(node.read(at, min(1 << 20, node.size - at)))
     return out
+
+
+@root
+@pytest.mark.torture
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "call",
+    [
+        "virt-filesystems -a disk.img", "virt-filesystems -a disk.img -l",
+        "virt-filesystems -a disk.img --parts --csv -l",
+        "virt-filesystems -a disk.img --all --long --uuid", "virt-filesystems -a disk.img --all --long -h",
+        "virt-filesystems -a disk.img --lvs --vgs --pvs -l --no-title", "virt-df -a disk.img", "virt-df -a disk.img -h",
+        "virt-df -a disk.img --csv", "virt-df -a disk.img -i", "virt-inspector -a disk.img",
+        "virt-ls -a disk.img /dir /etc", "virt-ls -a disk.img -lR /dir",
+        "virt-ls -a disk.img -lR --csv --uids --extra-stats --time-t --checksum /dir",
+        "virt-cat -a disk.img /etc/hostname /nope",
+    ],
+)  # fmt: skip
+def test_tools_print_what_the_real_ones_print(tmp_path: Path, figures: Any, call: str) -> None:
+    disk = main_disk(tmp_path)
+    words = call.split()
+    outcomes = []
+    for program in ([judges.need(words[0])], [sys.executable, "-m", "cowshed", words[0]]):
+        done = subprocess.run(
+            [*program, *words[1:]], cwd=disk.parent, env={**ENVIRONMENT, "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        outcomes.append((done.returncode, done.stdout, done.stderr))
+    assert outcomes[0] == outcomes[1]
+    figures.add("guestfish: calls of tools compared")

@@ -24,7 +24,13 @@ _OPTIONS = (
 
 def main(argv: list[str], out: Output) -> int:
     usage = "display free space on virtual filesystems: virt-df -a disk.img"
-    return Tool("virt-df", usage, out, options=_OPTIONS, inspect=False).run(argv, work)
+    return Tool("virt-df", usage, out, options=_OPTIONS, inspect=False).run(argv, work, check)
+
+
+def check(tool: Tool) -> None:
+    """Raises Stop for options that do not go together."""
+    if "human-readable" in tool.own and "csv" in tool.own:
+        raise tool.fail("you cannot use -h and --csv options together.")
 
 
 def work(tool: Tool) -> int:

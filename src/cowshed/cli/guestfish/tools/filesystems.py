@@ -43,7 +43,13 @@ _COLUMNS = ("Name", "Type", "VFS", "Label", "MBR", "Size", "Parent", "UUID")
 
 def main(argv: list[str], out: Output) -> int:
     usage = "list filesystems, partitions, block devices, LVM in a VM: virt-filesystems -a disk.img"
-    return Tool("virt-filesystems", usage, out, options=_OPTIONS, inspect=False, bare=True).run(argv, work)
+    return Tool("virt-filesystems", usage, out, options=_OPTIONS, inspect=False, bare=True).run(argv, work, check)
+
+
+def check(tool: Tool) -> None:
+    """Raises Stop for options that do not go together."""
+    if "human-readable" in tool.own and "csv" in tool.own:
+        raise tool.fail("you cannot use -h and --csv options together.")
 
 
 def work(tool: Tool) -> int:

@@ -63,7 +63,9 @@ def work(tool: Tool) -> int:
 
 
 def _long(tool: Tool, word: str) -> None:
-    """One line an entry: type, mode, what options add, size, checksum, path, target."""
+    """One line an entry: type, mode, size, what options add, checksum, path, target."""
+    from ..verbs.facts import device_number
+
     own = tool.own
     tree = tool.fish.session.tree
     place = tree.directory(os.fsencode(word))
@@ -76,13 +78,14 @@ def _long(tool: Tool, word: str) -> None:
             _stat.S_IFIFO: "p", _stat.S_IFSOCK: "s",
         }.get(_stat.S_IFMT(stat.mode), "u")  # fmt: skip
         cells = [letter, f"{stat.mode & 0o7777:04o}"]
-        if "uids" in own:
-            cells += [str(stat.uid), str(stat.gid)]
         cells.append(_human(stat.size) if "human-readable" in own else str(stat.size))
-        if "extra-stats" in own:
-            cells += [str(stat.ino), str(stat.nlink), str(stat.blocks)]
+        if "uids" in own:
+            cells += [f"{stat.uid:4}", f"{stat.gid:4}"]
         if "times" in own or own.keys() & {"time-t", "time-relative", "time-days"}:
             cells += [_when(own, getattr(stat, name)) for name in ("atime", "mtime", "ctime")]
+        if "extra-stats" in own:
+            device = device_number(tool.fish, found.place.mount.device)
+            cells += [_device(device), str(stat.ino), str(stat.nlink), _device(stat.rdev), str(stat.blocks)]
         if kind is not None:
             from ....guest.search import checksum
 
@@ -93,11 +96,17 @@ def _long(tool: Tool, word: str) -> None:
             target = found.place.mount.fs.readlink(found.place.number).decode("utf-8", "surrogateescape")
         if "csv" in own:
             cells += [path, target] if target else [path]
-            tool.out.write(",".join(_quoted(cell) for cell in cells) + "\n")
+            # numbers are as wide there as in columns
+            row = [cell if cell.strip().isdigit() else _quoted(cell) for cell in cells]
+            tool.out.write(",".join(row) + "\n")
             continue
         widths = {0: 1, 1: 4}
         line = " ".join(f"{cell:>{widths.get(at, 10)}}" if at != 0 else cell for at, cell in enumerate(cells))
         tool.out.write(f"{line} {path}{' -> ' + target if target else ''}\n")
+
+
+def _device(number: int) -> str:
+    return f"{os.major(number)}:{os.minor(number)}"
 
 
 def _quoted(text: str) -> str:
