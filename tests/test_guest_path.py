@@ -409,6 +409,34 @@ def test_a_file_that_nobody_closes_is_closed_with_its_guest(image: Path) -> None
     clean(image)
 
 
+def test_a_file_that_could_not_be_kept_whole_is_not_written(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cowshed.guest.spool import Spool
+
+    def full(self: Spool, at: int, view: memoryview) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = guest.root / "half"
+    path.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "_put", full)
+        patch.setattr("cowshed.guest.file.IN_MEMORY", 1 << 20)
+        file = path.open("wb")
+        file.write(b"x" * (1 << 20))
+        # the last bytes are kept when it is closed
+        file.write(b"y")
+        with pytest.raises(OSError) as caught:
+            file.close()
+        assert caught.value.errno == errno.ENOSPC and file.closed
+        with path.open("wb", buffering=0) as raw:
+            raw.write(b"x" * (1 << 20))
+            for _ in range(2):
+                with pytest.raises(OSError):
+                    raw.write(b"y")
+            with pytest.raises(OSError):
+                raw.close()
+    assert path.read_bytes() == b"old"
+
+
 def test_a_file_that_was_replaced_is_not_mistaken_for_another(guest: Guest) -> None:
     path = guest.root / "f"
     path.write_bytes(b"old" * 1000)

@@ -109,6 +109,8 @@ class Raw(io.RawIOBase):
         self._at = 0
         self._size = self._limit = self._first = 0
         self._abandoned = False
+        #: what went wrong when something was to be kept: then nothing is written
+        self._broken: BaseException | None = None
         self._key = 0
         self.deferred = False
         with self._session.lock:
@@ -233,8 +235,15 @@ class Raw(io.RawIOBase):
             return len(view)
         if self._kind == "a":
             self._at = self._size
-        for start in range(0, len(view), STEP):
-            self._spool.write(self._at + start, view[start : start + STEP])
+        if self._broken is not None:
+            raise self._broken
+        try:
+            for start in range(0, len(view), STEP):
+                self._spool.write(self._at + start, view[start : start + STEP])
+        except BaseException as error:
+            # a stream above goes on to close this one: a file without these bytes must not look whole
+            self._broken = error
+            raise
         self._at += len(view)
         self._size = max(self._size, self._at)
         return len(view)
@@ -290,6 +299,8 @@ class Raw(io.RawIOBase):
             if not self._abandoned:
                 if not self._session.running:
                     raise ValueError("the guest of this file is closed: nothing was written")
+                if self._broken is not None:
+                    raise self._broken
                 self._commit(spool)
         except GuestError as error:
             raise os_error(error, self.name) from error
