@@ -387,6 +387,49 @@ def test_a_mount_inside_a_mount(image: Path, tmp_path: Path) -> None:
     clean(image)
 
 
+def test_a_device_mounted_twice_is_one_file_system(image: Path) -> None:
+    with Session() as session:
+        session.add(str(image), fmt="raw")
+        session.run()
+        session.mount("/dev/sda")
+        session.mount("/dev/sda", b"/dir/sub")
+        tree = session.tree
+        for name in (b"/one", b"/dir/sub/two", b"/three", b"/dir/sub/four"):
+            with session.change():
+                tree.write(name, [name * 20000])
+        with pytest.raises(GuestError) as caught:
+            session.mount("/dev/sda", b"/dir", readonly=True)
+        assert caught.value.errno == errno.EBUSY
+        session.umount("/dir/sub")
+        for name in (b"one", b"two", b"three", b"four"):
+            assert tree.read(b"/" + name).startswith(b"/")
+        with session.change():
+            tree.write(b"/five", [b"5"])
+    clean(image)
+    with Session(readonly=True) as session:
+        session.add(str(image), fmt="raw")
+        session.run()
+        session.mount("/dev/sda")
+        assert {b"one", b"two", b"three", b"four", b"five"} <= set(session.tree.names(b"/"))
+
+
+def test_what_has_gathered_changes_is_not_unmounted(image: Path) -> None:
+    with Session() as session:
+        session.add(str(image), fmt="raw")
+        session.run()
+        session.mount("/dev/sda")
+        with session.gather():
+            with session.change():
+                session.tree.write(b"/kept", [b"kept"])
+            with pytest.raises(GuestError) as caught:
+                session.umount("/")
+            assert caught.value.errno == errno.EBUSY
+        session.umount("/")
+        session.mount("/dev/sda")
+        assert session.tree.read(b"/kept") == b"kept"
+    clean(image)
+
+
 def test_a_scratch_disk_reads_what_was_written_and_what_lies_below(tmp_path: Path) -> None:
     import random
 

@@ -155,6 +155,13 @@ def test_a_file_of_the_guest_is_mounted_and_changed(disk: Path, tmp_path: Path) 
         assert mount.device == "/dev/loop0" and tree.read(b"/mnt/in/side") == b"inside\n"
         with session.change():
             tree.write(b"/mnt/in/new", [b"x" * 100000])
+            tree.mkdir(b"/again")
+        # the same file system, not another driver on the same bytes
+        assert mount_loop(session, b"/small.img", b"/again").fs is mount.fs
+        with session.change():
+            tree.write(b"/again/in/second", [b"y" * 100000])
+        assert set(tree.names(b"/mnt/in")) >= {b"new", b"second", b"side"}
+        session.umount("/again")
         with pytest.raises(GuestError, match="busy"):
             session.umount("/dev/sda")
         session.umount("/mnt")

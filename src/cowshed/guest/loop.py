@@ -36,6 +36,10 @@ class FileNode(Node):
         self._path = path
         self.size = place.stat().size // _SECTOR * _SECTOR
 
+    def holds(self, place: Place) -> bool:
+        """Is it the file at a place?"""
+        return self.below.fs is place.mount.fs and self._place.ino == place.ino
+
     def _check_mounted(self) -> None:
         if self.below not in self._tree.mounts:
             raise GuestError(errno.EIO, self.filename)
@@ -80,7 +84,13 @@ def mount_loop(session: Session, path: bytes, at: bytes) -> Mount:
     from .filesystem.table import open_filesystem
 
     tree = session.tree
-    node = FileNode(tree, tree.regular(path), path)
+    place = tree.regular(path)
+    for mount in tree.mounts:
+        there = mount.fs.node
+        if isinstance(there, FileNode) and there.holds(place):
+            # the same file system at another place: two drivers would each write over what the other has changed
+            return tree.mount(mount.fs, mount.device, at, mount.readonly)
+    node = FileNode(tree, place, path)
     used = {mount.device for mount in tree.mounts}
     name = next(name for number in range(len(used) + 1) if (name := f"/dev/loop{number}") not in used)
     fs = open_filesystem(node, writable=not node.read_only)

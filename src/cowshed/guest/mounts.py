@@ -70,7 +70,8 @@ class Mounts:
         if any(self._stands_on(other, mount) for other in self.mounts):
             raise GuestError(errno.EBUSY, shown(mount.path))
         self.mounts.remove(mount)
-        mount.fs.close()
+        if not any(other.fs is mount.fs for other in self.mounts):
+            mount.fs.close()
 
     @staticmethod
     def _stands_on(other: Mount, mount: Mount) -> bool:

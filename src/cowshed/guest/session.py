@@ -157,11 +157,18 @@ class Session:
     # ---- mounting
 
     def mount(self, device: str, path: bytes = b"/", *, readonly: bool = False, kind: str | None = None) -> Mount:
-        """Mount what is on a device. Raises GuestError ENOENT, EBUSY when it is mounted already, FeatureError."""
+        """Mount what is on a device; what is mounted already is the same file system at another place too. Raises
+        GuestError ENOENT, EBUSY when one is to be read-only and the other not, FeatureError."""
         from .filesystem.table import open_filesystem
 
         name = self.devices.canonical(device)
         node = self.devices.open(name)
+        for mount in self.tree.mounts:
+            if mount.device == name:
+                # two drivers on one device would each write over what the other has changed
+                if mount.readonly != readonly:
+                    raise GuestError(errno.EBUSY, name)
+                return self.tree.mount(mount.fs, name, path, readonly)
         fs = open_filesystem(node, kind, writable=not readonly and not node.read_only)
         try:
             return self.tree.mount(fs, name, path, readonly)
@@ -174,8 +181,15 @@ class Session:
         name = self.devices.canonical(device)
         return next((mount.fs for mount in self.tree.mounts if mount.device == name), None)
 
+    def user(self, device: str) -> str | None:
+        """The device of a mounted file system whose bytes are on ``device``: itself, a partition of it, a volume in
+        it. None when nothing would be lost of what is mounted."""
+        name = self.devices.canonical(device)
+        return next((mount.device for mount in self.tree.mounts if name in self.devices.below(mount.device)), None)
+
     def umount(self, what: str) -> None:
-        """Unmount a device, or what is mounted at a path. Raises GuestError EINVAL, EBUSY."""
+        """Unmount a device, or what is mounted at a path. Raises GuestError EINVAL, EBUSY; this also while changes of
+        it are gathered."""
         name = self.devices.canonical(what)
         plain = "/" + what.strip("/")
         for mount in reversed(self.tree.mounts):
@@ -191,7 +205,9 @@ class Session:
             mount.device = names.get(mount.device, mount.device)
 
     def umount_all(self) -> None:
-        self.tree.sync()
+        """Raises GuestError EBUSY while changes are gathered."""
+        if self.group is None:
+            self.tree.sync()
         for mount in reversed(list(self.tree.mounts)):
             self.tree.umount(mount)
 

@@ -35,9 +35,11 @@ class Tree(Mounts):
         self.settling = 0
 
     def umount(self, mount: Mount) -> None:
+        """Take a mount away. Raises GuestError EBUSY when others stand on it, or while it has changes that `sync` has
+        not written: they would be lost."""
+        if any(other.fs is mount.fs for other in self.changed):
+            raise GuestError(errno.EBUSY, shown(mount.path))
         super().umount(mount)
-        if mount in self.changed:
-            self.changed.remove(mount)
 
     def writing(self, place: Place, path: bytes) -> FileSystem:
         """The file system of a place, to be changed. Raises GuestError EROFS."""
@@ -305,7 +307,9 @@ class Tree(Mounts):
         """Unmount everything, without what was not synced."""
         self.discard()
         while self.mounts:
-            self.mounts.pop().fs.close()
+            mount = self.mounts.pop()
+            if not any(other.fs is mount.fs for other in self.mounts):
+                mount.fs.close()
 
 
 def _dots(path: bytes) -> bytes:
