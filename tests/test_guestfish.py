@@ -161,7 +161,7 @@ def test_a_first_look(disk: Path) -> None:
         "--ro", "-a", disk, "-m", "/dev/sda1", "--", "ls", "/etc", ":", "-cat", "/nope", ":", "is-dir", "/etc"
     )
     assert (code, out) == (0, "a b\ndebian_version\nfstab\nhostname\nos-release\ntrue\n")
-    assert err == "libguestfs: error: download: /nope: No such file or directory\n"
+    assert err == "*stdin*:0: libguestfs: error: download: /nope: No such file or directory\n"
 
 
 def test_an_error_ends_a_script_and_says_where(disk: Path, tmp_path: Path) -> None:

@@ -331,3 +331,26 @@ def test_every_change_is_seen_at_once_by_lvm2s_own_words(disk: Path) -> None:
     assert code == 0, err
     (group,) = read_groups(parse(out))
     assert (group.name, group.seqno, group.volumes["LV"].extents) == ("VG", 3, 15)
+
+
+def test_what_lies_below_a_mounted_volume_is_not_overwritten(tmp_path: Path) -> None:
+    """The disk, the partition and the volume of what is mounted: each command that would end it is refused."""
+    built = [
+        "part-disk /dev/sda mbr", "pvcreate /dev/sda1", "vgcreate vg /dev/sda1", "lvcreate lv vg 100",
+        "mkfs ext4 /dev/vg/lv", "mount /dev/vg/lv /", "write /kept text",
+    ]  # fmt: skip
+    refused = [
+        f"{verb} {device}"
+        for device in ("/dev/sda", "/dev/sda1", "/dev/vg/lv")
+        for verb in ("mkfs ext4", "mkfs vfat", "mke2fs", "mkswap", "wipefs", "blkdiscard", "scrub-device")
+    ]
+    refused += ["part-del /dev/sda 1", "part-init /dev/sda gpt", "part-disk /dev/sda gpt", "lvremove /dev/vg/lv"]
+    told = [lines for _, lines in blocks(session(tmp_path, [*built, *refused, "cat /kept"], *OURS))]
+    assert not any(told[: len(built)]), told
+    for command, lines in zip(refused, told[len(built) :], strict=False):
+        assert lines and lines[0].startswith("libguestfs: error: "), (command, lines)
+    assert told[-1] == ["text"]
+    with Session(readonly=True) as after:
+        after.add(str(tmp_path / "0.img"), fmt="raw")
+        after.run()
+        assert after.devices.list_filesystems() == [("/dev/vg/lv", "ext4")]

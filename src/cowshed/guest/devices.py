@@ -313,18 +313,23 @@ class Devices:
 
     def parents(self, name: str) -> list[Drive]:
         """The disks that a device's bytes are on."""
+        below = self.below(name)
+        return [drive for drive in self.drives if drive.path in below]
+
+    def below(self, name: str) -> set[str]:
+        """The devices that a device's bytes are on, itself among them."""
         name = self.canonical(name)
         if name in self.mapped:
-            return self.parents(self.mapped[name][1])
+            return {name} | self.below(self.mapped[name][1])
         if name in self.loops:
-            return self.parents(self.loops[name][1])
+            return {name} | self.below(self.loops[name][1])
         stem = name.rstrip("0123456789")
-        found = [drive for drive in self.drives if drive.path in (name, stem)]
+        found = {drive.path for drive in self.drives if drive.path in (name, stem)}
         if found:
-            return found
+            return {name} | found
         lv = self.volume(name)
         paths = {pv.path for pv in lv.group.physical.values() if pv.path is not None}
-        return [drive for drive in self.drives if any(drive in self.parents(path) for path in paths)]
+        return {name}.union(*(self.below(path) for path in paths))
 
     # ---- LVM
 

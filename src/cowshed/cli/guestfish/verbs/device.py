@@ -191,6 +191,8 @@ def wipefs(fish: Fish, device: str) -> None:
     from ....layout.signature import signatures
 
     node = opened(fish, device, "wipefs")
+    if fish.session.user(device) is not None:
+        raise Failed(f"wipefs: error: {device}: probing initialization failed: Device or resource busy")
     while True:
         found = signatures(node)
         if not found:

@@ -18,11 +18,9 @@ def remove_drive(fish: Fish, label: str) -> None:
 
 
 def _unmounted(fish: Fish, device: str, tool: str) -> None:
-    name = fish.session.devices.canonical(device)
-    for mount in fish.session.tree.mounts:
-        drives = [drive.path for drive in fish.session.devices.parents(mount.device)]
-        if mount.device == name or name in drives:
-            raise Failed(f"{device}: {tool}: {device}: {mount.device} is mounted")
+    user = fish.session.user(device)
+    if user is not None:
+        raise Failed(f"{device}: {tool}: {device}: {user} is mounted")
 
 
 @command("blkdiscard", "device:device", help="discard all blocks on a device")

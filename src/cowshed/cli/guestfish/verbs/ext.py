@@ -326,6 +326,8 @@ def mke2fs(
     node = opened(fish, device, "mke2fs")
     if fish.session.mounted(device) is not None:
         raise Failed(f"{device}: {device} is mounted; will not make a filesystem here!")
+    if fish.session.user(device) is not None:
+        raise Failed(f"{device}: {device} is apparently in use by the system; will not make a filesystem here!")
     kind = given.get("fstype", "ext2")
     if kind not in KINDS:
         raise Failed(f"{kind}: not a valid extended filesystem type")

@@ -122,6 +122,9 @@ def mkfs(
         raise Failed("inode size (-I) can only be set on ext2/3/4 filesystems")
     if fish.session.mounted(device) is not None:
         raise Failed(f"{fstype}: {device}: {device} is mounted; will not make a filesystem here!")
+    if fish.session.user(device) is not None:
+        text = "is apparently in use by the system; will not make a filesystem here!"
+        raise Failed(f"{fstype}: {device}: {device} {text}")
     kind = {"msdos": "vfat", "fat": "vfat"}.get(fstype, fstype)
     module = DRIVERS.get(kind)
     if module is None:
@@ -152,6 +155,8 @@ def mkswap(fish: Fish, device: str, label: str = "", uuid: str | None = None) ->
 
     node = opened(fish, device, "mkswap")
     page = 4096
+    if fish.session.user(device) is not None:
+        raise Failed(f"{device}: mkswap: error: {device} is mounted; will not make swapspace")
     if node.size < 10 * page:
         raise Failed(f"{device}: mkswap: error: swap area needs to be at least 40 KiB")
     try:

@@ -157,11 +157,11 @@ def part_del(fish: Fish, device: str, partnum: int) -> None:
     if partnum <= 0:
         raise Failed("partition number must be >= 1")
     name = fish.session.devices.canonical(device) + str(partnum)
-    if any(mount.device == name for mount in fish.session.tree.mounts):
-        raise Failed(f"{name}: device is in use")
     _, table = _table(fish, device, "part_del")
     if table.find(partnum) is None:
         raise Failed(f"parted: {device}: Error: Partition doesn't exist.")
+    if fish.session.user(name) is not None:
+        raise Failed(f"{name}: device is in use")
     _change(fish, device, "part_del", lambda table: table.delete(partnum))
 
 
