@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import judges
 from cowshed.block.filter.record import FLUSH, WRITE, Log
+from cowshed.guest.filesystem.base import GuestError
 from crash import workspace
 from crash_states import Disk, State, states
 from test_guest_ext import Tree, clean, image, opened, our_tree
@@ -197,3 +199,41 @@ def test_mended_without_a_journal(options: tuple[str, ...], tmp_path: Path) -> N
         assert _tree(copy) == new
     finally:
         shutil.rmtree(folder)
+
+
+def test_without_a_journal_nothing_follows_a_write_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that are free in a bitmap and not yet in the inode that had them are given to nobody else."""
+    path = image(tmp_path / "disk.img", 4 << 20, "-b", "1024", "-t", "ext2")
+    with opened(path, writable=True) as fs:
+        ino = fs.create(2, b"a", 0o100644, 0, 0, NOW)
+        fs.write(ino, 0, b"A" * 900_000, NOW)
+        fs.sync()
+    before = path.read_bytes()
+    for last in range(100):
+        path.write_bytes(before)
+        with opened(path, writable=True) as fs:
+            writes = 0
+            real = fs.node.write
+
+            def full(offset: int, data: bytes, real: Callable[[int, bytes], object] = real, last: int = last) -> None:
+                nonlocal writes
+                if writes == last:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                writes += 1
+                real(offset, data)
+
+            fs.truncate(ino, 0, NOW)
+            with monkeypatch.context() as patch:
+                patch.setattr(fs.node, "write", full)
+                try:
+                    fs.sync()
+                    break
+                except OSError:
+                    fs.discard_changes()
+            with pytest.raises(GuestError) as caught:
+                fs.create(2, b"b", 0o100644, 0, 0, NOW)
+            assert caught.value.errno == errno.EROFS
+        done = subprocess.run([judges.need("e2fsck"), "-fn", path], capture_output=True, text=True)
+        assert "Multiply-claimed" not in done.stdout
+    assert last > 3
+    clean(path)

@@ -3,7 +3,8 @@
 With a journal: new data goes to blocks that nothing refers to yet; then the superblock says that there may be
 something to replay, the transaction is written to the log (what it overwrites of files as well, while there is room),
 the journal's superblock makes it valid in one sector, the blocks go to their places, the journal is empty again.
-Without one: the file system is marked as not clean while what nothing refers to is written first, then the rest.
+Without one: the file system is marked as not clean while what nothing refers to is written first, then the rest; after
+a write that failed nothing more is changed.
 """
 
 from __future__ import annotations
@@ -439,6 +440,15 @@ def _with_journal(fs: ExtFileSystem, writer: Writer, log: Journal) -> Room | Non
 
 
 def _without_journal(fs: ExtFileSystem, writer: Writer) -> None:
+    try:
+        _in_order(fs, writer)
+    except BaseException:
+        # bitmaps may be ahead of inodes: what they call free would be given to a second file
+        fs.writable = False
+        raise
+
+
+def _in_order(fs: ExtFileSystem, writer: Writer) -> None:
     sb = fs.sb
     node = fs.node
     volume = fs.volume
