@@ -21,7 +21,8 @@ CONTAINER = "container"
 
 
 class Signature:
-    """One find: ``name`` as libblkid says it, ``kind``, and the ``offset`` in bytes at which it stands."""
+    """One find: ``name`` as libblkid says it, ``kind``, and the ``offset`` in bytes at which its mark stands: zeroes
+    there take it away, though others may be found then."""
 
     __slots__ = ("kind", "name", "offset")
 
@@ -134,11 +135,10 @@ def _members(window: _Window) -> list[tuple[str, int]]:
             found.append(("linux_raid_member", at))
             break
     # ZFS: the uberblocks of the first label, 1 KiB or more apart
-    if any(
-        window.at(at, 8) in (b"\x0c\xb1\xba\0\0\0\0\0", b"\0\0\0\0\0\xba\xb1\x0c")
-        for at in range(0x20000, 0x40000, 0x4000)
-    ):
-        found.append(("zfs_member", 0x20000))
+    for at in range(0x20000, 0x40000, 0x4000):
+        if window.at(at, 8) in (b"\x0c\xb1\xba\0\0\0\0\0", b"\0\0\0\0\0\xba\xb1\x0c"):
+            found.append(("zfs_member", at))
+            break
     return found
 
 
@@ -163,7 +163,8 @@ def _fat(window: _Window) -> tuple[str, str, int] | None:
     boot = window.at(0, 512)
     if boot[510:] != b"\x55\xaa" or boot[3:11] in (b"NTFS    ", b"EXFAT   "):
         return None
-    named = boot[82:90].startswith(b"FAT32") or boot[54:59] in (b"FAT12", b"FAT16") or boot[54:57] == b"FAT"
+    # where it says so: zeroes there take the name away, and zeroes over the jump what is left
+    named = 82 if boot[82:87] == b"FAT32" else 54 if boot[54:57] == b"FAT" else 0
     sector, cluster, reserved, fats = struct.unpack("<HBHB", boot[11:17])
     sane = (
         sector in (512, 1024, 2048, 4096)
@@ -173,7 +174,7 @@ def _fat(window: _Window) -> tuple[str, str, int] | None:
         and fats in (1, 2)
         and (boot[21] == 0xF0 or boot[21] >= 0xF8)
     )
-    return ("vfat", FILESYSTEM, 0) if sane and (named or boot[0] in (0xE9, 0xEB)) else None
+    return ("vfat", FILESYSTEM, named) if sane and (named or boot[0] in (0xE9, 0xEB)) else None
 
 
 def _tables(window: _Window, other: bool) -> list[Signature]:
@@ -186,7 +187,8 @@ def _tables(window: _Window, other: bool) -> list[Signature]:
         ("dvh", lambda: window.at(0, 4) == b"\x0b\xe5\xa9\x41", 0),
         ("sun", lambda: window.at(508, 2) == b"\xda\xbe", 508),
         ("mac", lambda: window.at(0, 2) == b"ER" and window.at(512, 2) == b"PM", 0),
-        ("bsd", lambda: b"\x57\x45\x56\x82" in (window.at(64, 4), window.at(512, 4)), 64),
+        ("bsd", lambda: window.at(64, 4) == b"\x57\x45\x56\x82", 64),
+        ("bsd", lambda: window.at(512, 4) == b"\x57\x45\x56\x82", 512),
         ("dos", lambda: not other and _looks_like_mbr(window.at(0, 512)), 510),
     )
     return [Signature(name, TABLE, at) for name, probe, at in probes if probe()][:1]

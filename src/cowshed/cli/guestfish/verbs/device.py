@@ -193,10 +193,13 @@ def wipefs(fish: Fish, device: str) -> None:
     node = opened(fish, device, "wipefs")
     if fish.session.user(device) is not None:
         raise Failed(f"wipefs: error: {device}: probing initialization failed: Device or resource busy")
+    last: set[tuple[str, int]] = set()
     while True:
         found = signatures(node)
-        if not found:
+        marks = {(one.name, one.offset) for one in found}
+        if not found or marks == last:
             break
+        last = marks
         for one in found:
             # the longest magic there is has 16 bytes; what is wiped is no more than one
             node.write(one.offset, bytes(min(8, node.size - one.offset)))
