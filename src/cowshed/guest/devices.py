@@ -288,13 +288,18 @@ class Devices:
     def unlock(self, device: str, name: str, words: Iterable[bytes], *, readonly: bool = False) -> str:
         """Open what is encrypted on a device as /dev/mapper/NAME, with the first of ``words`` that fits.
 
-        Raises GuestError EEXIST, ForeignError when it is not LUKS, CowshedError (EPERM) when no word fits.
+        Raises GuestError EEXIST, EBUSY when it is open under another name, ForeignError when it is not LUKS,
+        CowshedError (EPERM) when no word fits.
         """
         from ..block.format.luks.node import open_volume
 
         path = f"/dev/mapper/{name}"
         if path in self.mapped:
             raise GuestError(errno.EEXIST, path)
+        device = self.canonical(device)
+        if any(source == device for _, source in self.mapped.values()):
+            # what is mounted from both would be two drivers on the same bytes
+            raise GuestError(errno.EBUSY, device)
         below = self.open(device)
         # a view of its own, so that locking it again closes nothing else
         view = SliceNode(below, 0, below.size, owned=False)

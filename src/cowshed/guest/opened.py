@@ -91,7 +91,8 @@ class Guest:
     def unlock(self, device: str, key: str | bytes, name: str | None = None) -> str:
         """Open a LUKS volume as /dev/mapper/NAME (luks-UUID), which is returned; what is on it is found from then on.
 
-        Raises GuestError EEXIST, ForeignError when it is not LUKS, CowshedError EPERM for a wrong key.
+        Raises GuestError EEXIST, EBUSY when it is open under another name, ForeignError when it is not LUKS,
+        CowshedError EPERM for a wrong key.
         """
         with self.session.lock:
             if name is None:

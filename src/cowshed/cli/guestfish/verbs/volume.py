@@ -390,7 +390,8 @@ def _close(fish: Fish, device: str, internal: str) -> None:
     from .device import opened
 
     opened(fish, device, internal)
-    if any(mount.device == device for mount in fish.session.tree.mounts):
+    # a volume in a group inside of it counts too
+    if fish.session.user(device) is not None:
         raise Failed(f"Device {device.rpartition('/')[2]} is still in use.")
     fish.session.devices.lock(device)
 
