@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -428,6 +429,41 @@ def test_what_has_gathered_changes_is_not_unmounted(image: Path) -> None:
         session.mount("/dev/sda")
         assert session.tree.read(b"/kept") == b"kept"
     clean(image)
+
+
+def test_nothing_of_a_change_is_left_when_the_device_can_not_be_read_again(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copy(image, tmp_path / "other.img")
+
+    def gone(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Session() as session:
+        session.add(str(image), fmt="raw")
+        session.add(str(other), fmt="raw")
+        session.run()
+        session.mount("/dev/sda")
+        session.mount("/dev/sdb", b"/dir/sub")
+        tree = session.tree
+        with monkeypatch.context() as patch, pytest.raises(OSError), session.change():
+            tree.write(b"/half", [b"x" * 100000])
+            tree.write(b"/dir/sub/half", [b"x" * 100000])
+            node = tree.mounts[1].fs.node
+            patch.setattr(node, "read", gone)
+            patch.setattr(node, "read_into", gone)
+            raise RuntimeError
+        with session.change():
+            tree.write(b"/whole", [b"y" * 100000])
+        with pytest.raises(GuestError) as caught, session.change():
+            tree.write(b"/dir/sub/whole", [b"y" * 100000])
+        assert caught.value.errno == errno.EROFS
+        session.umount("/dir/sub")
+        session.mount("/dev/sdb", b"/dir/sub")
+        assert {b"half", b"whole"} & set(tree.names(b"/dir/sub")) == set()
+        assert {b"half", b"whole"} & set(tree.names(b"/")) == {b"whole"}
+    clean(image)
+    clean(other)
 
 
 def test_a_scratch_disk_reads_what_was_written_and_what_lies_below(tmp_path: Path) -> None:

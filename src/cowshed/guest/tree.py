@@ -73,14 +73,23 @@ class Tree(Mounts):
             self.settling -= 1
 
     def discard(self) -> None:
-        """Forget all changes that were not synced."""
+        """Forget all changes that were not synced. A file system whose device can't be read again takes no more."""
         self.touches += bool(self.changed)
         self.settling += 1
+        failed: BaseException | None = None
         try:
             while self.changed:
-                self.changed.pop().fs.discard_changes()
+                fs = self.changed.pop().fs
+                try:
+                    fs.discard_changes()
+                except BaseException as error:
+                    # what it has in memory is neither old nor new: nothing of it may get to the device any more
+                    fs.writable = False
+                    failed = error
         finally:
             self.settling -= 1
+        if failed is not None:
+            raise failed
 
     def make(self, path: bytes, mode: int, *, rdev: int = 0, target: bytes = b"", uid: int = 0, gid: int = 0) -> Place:
         """A new inode under a name. ``mode`` with its type, without the umask. Raises GuestError EEXIST, ENOENT …"""
