@@ -354,3 +354,19 @@ def test_what_lies_below_a_mounted_volume_is_not_overwritten(tmp_path: Path) -> 
         after.add(str(tmp_path / "0.img"), fmt="raw")
         after.run()
         assert after.devices.list_filesystems() == [("/dev/vg/lv", "ext4")]
+
+
+def test_mounted_partitions_keep_their_names(tmp_path: Path) -> None:
+    """Logical ones would get other numbers, or go with the extended one that they are in."""
+    built = [
+        "part-init /dev/sda mbr", "part-add /dev/sda e 2048 200000", "part-add /dev/sda l 4096 40000",
+        "part-add /dev/sda l 45056 120000", "part-add /dev/sda l 122880 190000", "mkfs ext4 /dev/sda6",
+        "mount /dev/sda6 /", "write /kept text",
+    ]  # fmt: skip
+    refused = ["part-del /dev/sda 5", "part-del /dev/sda 1", "part-del /dev/sda 6"]
+    rest = ["part-del /dev/sda 7", "list-partitions", "cat /kept"]
+    told = [lines for _, lines in blocks(session(tmp_path, [*built, *refused, *rest], *OURS))]
+    assert not any(told[: len(built)]), told
+    for lines in told[len(built) : -3]:
+        assert lines == ["libguestfs: error: part_del: /dev/sda6: device is in use"]
+    assert told[-3:] == [[], ["/dev/sda1", "/dev/sda5", "/dev/sda6"], ["text"]]

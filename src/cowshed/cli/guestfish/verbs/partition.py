@@ -61,8 +61,14 @@ def _change(fish: Fish, device: str, name: str, what: Callable[[Table], object])
     for mount in fish.session.tree.mounts:
         if drive in fish.session.devices.parents(mount.device) and name in ("part_init", "part_disk"):
             raise Failed(f"{device}: device is in use: {mount.device} is mounted")
+    used = {part.number: part.start for part in table.partitions if fish.session.user(f"{drive.path}{part.number}")}
     try:
         what(table)
+        for number, start in used.items():
+            # logical partitions go with the extended one, and get other numbers when one before them goes
+            after = table.find(number)
+            if after is None or after.start != start:
+                raise Failed(f"{drive.path}{number}: device is in use")
         table.write(drive.node)
     except UsageError as error:
         raise Failed(f"parted: {device}: Error: {error}") from error
