@@ -409,6 +409,20 @@ def test_a_file_that_nobody_closes_is_closed_with_its_guest(image: Path) -> None
     clean(image)
 
 
+def test_files_that_nobody_closes_are_written_though_one_of_them_can_not_be(image: Path) -> None:
+    guest = cowshed.guest.open(image, write=True)
+    exclusive = (guest.root / "first").open("xb")
+    (guest.root / "second").open("wb").write(b"text")
+    (guest.root / "first").write_bytes(b"sooner")
+    exclusive.write(b"later")
+    with pytest.raises(FileExistsError):
+        guest.close()
+    clean(image)
+    with cowshed.guest.open(image) as guest:
+        assert (guest.root / "first").read_bytes() == b"sooner"
+        assert (guest.root / "second").read_bytes() == b"text"
+
+
 def test_a_file_that_could_not_be_kept_whole_is_not_written(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     from cowshed.guest.spool import Spool
 

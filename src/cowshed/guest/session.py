@@ -269,14 +269,21 @@ class Session:
 
     def close(self, *, discard: bool = False) -> None:
         """Close files that are open for writing, sync (or forget both: ``discard``), unmount and close everything."""
+        failed: Exception | None = None
         try:
             for file in list(self.files.values()):
-                if discard:
-                    file.abandon()
-                else:
-                    file.close()
+                try:
+                    if discard:
+                        file.abandon()
+                    else:
+                        file.close()
+                except Exception as error:
+                    # the others are written all the same
+                    failed = failed or error
             if not discard:
                 self.tree.sync()
+            if failed is not None:
+                raise failed
         finally:
             try:
                 self.tree.close()
