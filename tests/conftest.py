@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,22 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """xdist's controller takes in what a worker counted; xdist itself reports one that died as failed."""
     for name, value in getattr(node, "workeroutput", {}).get("figures", []):
         node.config.stash[_figures].add(name, value)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """What a failed test printed may be no text: xdist, which sends UTF-8 alone, would end the whole run over it."""
+    return _sendable((yield))
+
+
+def _sendable(data: Any) -> Any:
+    if isinstance(data, str):
+        return data.encode("utf-8", "backslashreplace").decode()
+    if isinstance(data, dict):
+        return {_sendable(name): _sendable(value) for name, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return type(data)(map(_sendable, data))
+    return data
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

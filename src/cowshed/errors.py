@@ -163,12 +163,13 @@ class UnsupportedError(CowshedError):
 
 class FormatError(CowshedError):
     """Its words may quote names that stand on the disk: control characters in them are written as escapes, so that a
-    terminal does nothing of what a hostile disk wants."""
+    terminal does nothing of what a hostile disk wants. ``verbatim``: the words are those of a tool, which writes what
+    stands there, and programs read them."""
 
     errno = _errno.EINVAL
 
-    def __init__(self, message: str, **facts: Any) -> None:
-        super().__init__(_quiet(message), **facts)
+    def __init__(self, message: str, *, verbatim: bool = False, **facts: Any) -> None:
+        super().__init__(message if verbatim else _quiet(message), **facts)
 
 
 class ForeignError(FormatError):

@@ -12,6 +12,7 @@ from ....errors import CorruptError, FeatureError, ForeignError, FormatError, Un
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ...node import Node
 
@@ -255,7 +256,7 @@ def read_header(file: Node, *, check: bool = False) -> Header:
     unknown = h.incompatible_features & ~INCOMPAT_KNOWN
     if unknown:
         raise FeatureError(
-            "Unsupported qcow2 feature(s): " + ", ".join(_feature_names(h, unknown)), path=path,
+            "Unsupported qcow2 feature(s): " + ", ".join(_feature_names(h, unknown)), path=path, verbatim=True,
             layer="qcow2 header", field="incompatible_features", offset=72, value=hex(h.incompatible_features),
             limit=hex(INCOMPAT_KNOWN), hint="open it with the program that made it, or a newer one",
         )  # fmt: skip
@@ -397,6 +398,6 @@ def c_hex(value: int) -> str:
     return f"{value:#x}" if value else "0"
 
 
-def corrupt(path: str, text: str, **facts: object) -> CorruptError:
+def corrupt(path: str, text: str, **facts: Any) -> CorruptError:
     """A CorruptError of the qcow2 layer."""
     return CorruptError(text, path=path, layer="qcow2", **facts)
