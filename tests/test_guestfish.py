@@ -224,6 +224,17 @@ def test_an_edit_keeps_what_the_file_has(copy: Path) -> None:
     assert fish(*words, "umount-all")[0] == 0
 
 
+def test_a_file_is_the_same_by_another_mount_of_its_file_system(copy: Path) -> None:
+    mounted = ["-a", copy, "-m", "/dev/sda1", "--", "mkdir-p", "/again", ":", "mount", "/dev/sda1", "/again", ":"]
+    for command in ("mv", "cp", "cp-a"):
+        for one, other in (("/etc/hostname", "/again/etc/hostname"), ("/again/etc/hostname", "/etc/hostname")):
+            code, out, err = fish(*mounted, command, one, other)
+            assert (code, out) == (1, "") and "are the same file" in err, err
+    code, out, err = fish(*mounted, "rmdir", "/again/again")
+    assert code == 1 and "busy" in err
+    assert fish("--ro", "-a", copy, "-m", "/dev/sda1", "--", "cat", "/etc/hostname")[:2] == (0, "web1\n\n")
+
+
 def test_xfs_is_edited_where_its_blocks_are_and_refuses_the_rest(tmp_path: Path) -> None:
     (tmp_path / "ifcfg").write_text("ONBOOT=no\n")
     (tmp_path / "proto").write_text(f"/dummy\n0 0\nd--755 0 0\nifcfg ---640 7 8 {tmp_path}/ifcfg\n$\n$\n")

@@ -107,7 +107,7 @@ class GuestPath(GuestName):
     def samefile(self, other_path: Segment) -> bool:
         """Do both lead to one inode? Raises OSError when one of them leads nowhere."""
         one, other = self._there(self), self._there(self.with_segments(other_path))
-        return one.mount is other.mount and one.ino == other.ino
+        return one.mount.fs is other.mount.fs and one.ino == other.ino
 
     def _there(self, path: GuestPath) -> Place:
         return self.session.tree.resolve(path._raw)

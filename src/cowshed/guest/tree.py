@@ -209,7 +209,7 @@ class Tree(Mounts):
     def _busy(self, place: Place) -> bool:
         """Is it where something is mounted?"""
         return place.number == place.mount.fs.root or any(
-            mount.place is not None and mount.place.mount is place.mount and mount.place.ino == place.ino
+            mount.place is not None and mount.place.mount.fs is place.mount.fs and mount.place.ino == place.ino
             for mount in self.mounts
         )
 

@@ -40,7 +40,7 @@ def _target(fish: Fish, source: Place, dest: bytes) -> bytes:
 def _same(one: Place, tree: Tree, path: bytes, *, follow: bool = True) -> bool:
     """Is the file of that path the same one? What is written is emptied first, so that it can't be read then."""
     other = tree.find(path, follow=follow)
-    return other.ino is not None and other.mount is one.mount and other.ino == one.ino
+    return other.ino is not None and other.mount.fs is one.mount.fs and other.ino == one.ino
 
 
 def _refuse_same(source: Place, tree: Tree, path: bytes, program: str, src: bytes, *, follow: bool = True) -> None:
@@ -113,7 +113,7 @@ def _copy(fish: Fish, source: Place, target: bytes, *, archive: bool) -> None:
     found = list(tree.walk(source))
     above = tree.find(target).parent
     while above is not None:
-        if above.mount is source.mount and above.ino == source.ino:
+        if above.mount.fs is source.mount.fs and above.ino == source.ino:
             raise Failed(f"cp: cannot copy a directory, '/sysroot{shown(source.path)}', into itself")
         above = above.parent
     linked: dict[tuple[int, int], bytes] = {}

@@ -256,7 +256,7 @@ def ln_f(fish: Fish, target: bytes, linkname: bytes) -> None:
     try:
         source, place = tree.resolve(target, follow=False), tree.find(linkname, follow=False)
         if place.ino is not None:
-            if place.mount is source.mount and place.ino == source.ino:
+            if place.mount.fs is source.mount.fs and place.ino == source.ino:
                 return
             tree.unlink(linkname)
         tree.link(target, linkname)
