@@ -57,7 +57,8 @@ class Guest:
 
     def change(self) -> Group:
         """All changes in a ``with`` are one: on the disk at its end, or none of them after an error. Raises UsageError
-        within another, and at the end when an error within, that came after something was changed, was caught."""
+        within another, and at the end when an error within, that came after something was changed, was caught. What
+        several file systems share is one change on each of them: see `Session.gather`."""
         return self.session.gather()
 
     # ---- devices

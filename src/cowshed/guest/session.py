@@ -182,10 +182,11 @@ class Session:
         return next((mount.fs for mount in self.tree.mounts if mount.device == name), None)
 
     def user(self, device: str) -> str | None:
-        """The device of a mounted file system whose bytes are on ``device``: itself, a partition of it, a volume in
-        it. None when nothing would be lost of what is mounted."""
+        """The device of a mounted file system, or an unlocked one, whose bytes are on ``device``: itself when mounted, a
+        partition of it, a volume in it. None when nothing would be lost of what is in use."""
         name = self.devices.canonical(device)
-        return next((mount.device for mount in self.tree.mounts if name in self.devices.below(mount.device)), None)
+        users = [mount.device for mount in self.tree.mounts] + [one for one in self.devices.mapped if one != name]
+        return next((user for user in users if name in self.devices.below(user)), None)
 
     def umount(self, what: str) -> None:
         """Unmount a device, or what is mounted at a path. Raises GuestError EINVAL, EBUSY; this also while changes of
@@ -218,7 +219,11 @@ class Session:
         return Change(self)
 
     def gather(self) -> Group:
-        """All changes inside of ``with`` are one. Raises UsageError within another."""
+        """All changes inside of ``with`` are one. Raises UsageError within another.
+
+        Of several file systems each is brought to its disk by itself, in the order in which they were changed first:
+        where one refuses, or the power goes in between, those before it have their changes and the others have not.
+        """
         return Group(self)
 
     def replace(self, path: bytes, data: bytes) -> None:
