@@ -448,8 +448,8 @@ def test_what_is_written_into_luks_is_read_back(encrypted: Path, place: Path) ->
     keys = ["--key", "all:key:another", "--key", "all:key:secret"]
     assert ours(["-a", str(copy), *keys, "-i", "write", "/etc/hostname", "web2"], place, {}) == (0, "")
     # what lies below an unlocked volume is not overwritten
-    words = "--keys-from-stdin run : cryptsetup-open /dev/sda1 x : -- -wipefs /dev/sda1 : part-del /dev/sda 1".split()
-    code, text = ours(["-a", str(copy), *words], place, {}, b"secret\n")
+    opened = ["--keys-from-stdin", "run", ":", "cryptsetup-open", "/dev/sda1", "x", ":", "--", "-wipefs", "/dev/sda1"]
+    code, text = ours(["-a", str(copy), *opened, ":", "part-del", "/dev/sda", "1"], place, {}, b"secret\n")
     assert code == 1 and "Device or resource busy" in text and "device is in use" in text
     assert ours(["--ro", "-a", str(copy), *keys, "-i", "cat", "/etc/hostname"], place, {}) == (0, "web2\n")
     # QEMU reads the clear text, e2fsck judges it

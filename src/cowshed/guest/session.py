@@ -182,8 +182,8 @@ class Session:
         return next((mount.fs for mount in self.tree.mounts if mount.device == name), None)
 
     def user(self, device: str) -> str | None:
-        """The device of a mounted file system, or an unlocked one, whose bytes are on ``device``: itself when mounted, a
-        partition of it, a volume in it. None when nothing would be lost of what is in use."""
+        """The device of a mounted file system, or one that was unlocked, whose bytes are on ``device``: itself when it
+        is mounted, a partition of it, a volume in it. None when nothing would be lost of what is in use."""
         name = self.devices.canonical(device)
         users = [mount.device for mount in self.tree.mounts] + [one for one in self.devices.mapped if one != name]
         return next((user for user in users if name in self.devices.below(user)), None)
