@@ -292,7 +292,8 @@ def test_archives_are_read_however_they_are_packed(content: Path, packer: str) -
 def test_archives_that_are_none_end_in_an_error(content: Path) -> None:
     plain = archive(content)
     packed = gzip.compress(plain)
-    damaged = [b"", b"nothing of that kind", plain[:200], packed[:300], packed[:40], archive(content, "odc")]
+    half = packed[: len(packed) // 2]
+    damaged = [b"", b"nothing of that kind", plain[:200], half, packed[:40], archive(content, "odc")]
     damaged += [gzip.compress(b"no archive"), lzma.compress(plain)[:100], b"\x02\x21\x4c\x18" + b"\xff" * 4]
     for bad in damaged:
         with pytest.raises(CorruptError):

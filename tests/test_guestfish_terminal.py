@@ -199,9 +199,9 @@ def test_keys_are_typed_unseen_unless_asked_for(tmp_path: Path) -> None:
     for options, seen in (([], 0), (["--echo-keys"], 1)):
         turns = [
             (b"><fs> ", b"luks-open-ro /dev/sda x\n"), (b'passphrase ("key"): ', b"sesame\n"),
-            (b"><fs> ", b"list-dm-devices\n"), (b"/dev/mapper/x", b""), (b"><fs> ", b"luks-open /dev/sda y\n"),
-            (b'passphrase ("key"): ', b"wrong\n"), (b"No key available with this passphrase.", b""),
-            (b"><fs> ", b"quit\n"),
+            (b"><fs> ", b"list-dm-devices\n"), (b"/dev/mapper/x", b""), (b"><fs> ", b"luks-close /dev/mapper/x\n"),
+            (b"><fs> ", b"luks-open /dev/sda y\n"), (b'passphrase ("key"): ', b"wrong\n"),
+            (b"No key available with this passphrase.", b""), (b"><fs> ", b"quit\n"),
         ]  # fmt: skip
         code, text = on_terminal([*options, "--format=raw", "-a", disk], [(b"><fs> ", b"run\n"), *turns], tmp_path)
         assert code == 0 and text.count("sesame") == seen, text
