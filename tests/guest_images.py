@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import judges
+from loops import released
 
 MIB = 1 << 20
 CONFIG = "TYPE=Ethernet\nBOOTPROTO=dhcp\nNAME=ens3\nDEVICE=ens3\nONBOOT=no\n"
@@ -44,6 +45,7 @@ def window(path: Path, offset: int, size: int) -> Iterator[str]:
         yield device
     finally:
         subprocess.run([losetup, "--detach", device], check=True)
+        released(path, "-o", str(offset))
 
 
 @contextlib.contextmanager

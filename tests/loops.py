@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import judges
+
+
+def released(path: Path, *options: str) -> None:
+    """Wait until no loop device has the file (``options``: that part of it).
+
+    A name space that another test made at the wrong moment may hold a mount of it a little longer, and with it what
+    the kernel has not written yet.
+    """
+    deadline = time.monotonic() + 120
+    while subprocess.run([judges.need("losetup"), "-j", path, *options], capture_output=True, check=True).stdout:
+        assert time.monotonic() < deadline, f"{path} stays mounted elsewhere"
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from cowshed.block.graph import open_image
 from cowshed.errors import CorruptError, FeatureError
 from cowshed.guest.filesystem import ext
 from cowshed.guest.filesystem.ext.filesystem import ExtFileSystem
+from loops import released
 
 STATVFS = ("bsize", "frsize", "blocks", "bfree", "bavail", "files", "ffree", "favail", "namemax", "fsid")
 
@@ -60,6 +61,7 @@ def mounted(path: Path, *options: str) -> Iterator[Path]:
         yield directory
     finally:
         subprocess.run([umount, directory], check=True)
+        released(path)
 
 
 Tree = dict[bytes, tuple[Any, ...]]

@@ -10,7 +10,6 @@ import random
 import stat
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cowshed.block.graph import open_image
 from cowshed.block.node import Node
 from cowshed.guest.filesystem import xfs
 from cowshed.guest.filesystem.base import FileSystem
+from loops import released
 
 Facts = dict[bytes, tuple[object, ...]]
 
@@ -42,11 +42,7 @@ def mounted(image: Path, folder: Path, *options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run([judges.need("umount"), folder], check=True)
-        # another mount name space may hold the mount a little longer: its loop device goes with it
-        deadline = time.monotonic() + 120
-        while subprocess.run([judges.need("losetup"), "-j", image], capture_output=True, check=True).stdout:
-            assert time.monotonic() < deadline, "the image stays mounted elsewhere"
-            time.sleep(0.02)
+        released(image)
 
 
 @contextlib.contextmanager
