@@ -9,13 +9,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import judges
+import terminal
 from cowshed.cli.guestfish.complete import candidates, split
 from cowshed.cli.guestfish.fish import Fish
 from cowshed.cli.guestfish.interactive import unescape
@@ -48,45 +48,9 @@ def copy(system: Path, tmp_path: Path) -> Path:
 
 
 def on_terminal(words: list[str | Path], turns: list[tuple[bytes, bytes]], home: Path, **more: str) -> tuple[int, str]:
-    """Run guestfish on a terminal: wait for each text and answer it. Returns its status and all that it printed.
-
-    A Ctrl-C is pressed once the program has come to rest, and again where it stays silent, as a person would: one that
-    arrives while CPython's readline runs Python code or draws the line is noticed at the next key only.
-    """
-    pid, fd = pty.fork()
-    if pid == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.chdir(home)
-        os.environ.update({"HOME": str(home), "TERM": "dumb", "INPUTRC": "/dev/null", **more})
-        os.execv(GUESTFISH[0], [*GUESTFISH, *map(str, words)])
-    seen = b""
-    waiting, silent, last = 0, 0, b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if turns and (at := seen.find(turns[0][0], waiting)) >= 0:
-            if turns[0][1] == b"\x03" and select.select([fd], [], [], 0.3)[0]:
-                seen += os.read(fd, 4096)
-                continue
-            waiting = at + len(turns[0][0])
-            last = turns.pop(0)[1]
-            os.write(fd, last)
-        if not select.select([fd], [], [], 1)[0]:
-            silent += 1
-            if last == b"\x03" and silent % 5 == 0:
-                os.write(fd, last)
-            continue
-        silent = 0
-        try:
-            data = os.read(fd, 4096)
-        except OSError:
-            break
-        if not data:
-            break
-        seen += data
-    os.close(fd)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert not turns, (turns, seen)
-    return code, seen.decode(errors="replace")
+    """Run guestfish on a terminal; see `terminal.on_terminal`. Returns its status and all that it printed."""
+    environment = {"HOME": str(home), "TERM": "dumb", "INPUTRC": "/dev/null", **more}
+    return terminal.on_terminal([*GUESTFISH, *map(str, words)], turns, environment, home)
 
 
 def test_a_session(copy: Path, tmp_path: Path) -> None:

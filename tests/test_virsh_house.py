@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+import terminal
 
 VIRSH = [sys.executable, "-m", "cowshed", "virsh"]
 
@@ -133,44 +133,8 @@ def test_pool_edit_asks_again(place: Place, tmp_path: Path) -> None:
 
 
 def on_terminal(argv: list[str], turns: list[tuple[bytes, bytes]], environment: dict[str, str]) -> str:
-    """Run a program on a terminal: wait for each text and answer it. Returns all that it printed.
-
-    A Ctrl-C is pressed once the program has come to rest, and again where it stays silent, as a person would: one that
-    arrives while CPython's readline runs Python code or draws the line is noticed at the next key only.
-    """
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.environ.update(environment)
-        os.execv(argv[0], argv)
-    seen = b""
-    waiting = 0
-    silent, last = 0, b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if turns and (at := seen.find(turns[0][0], waiting)) >= 0:
-            if turns[0][1] == b"\x03" and select.select([fd], [], [], 0.3)[0]:
-                seen += os.read(fd, 4096)
-                continue
-            waiting = at + len(turns[0][0])
-            last = turns.pop(0)[1]
-            os.write(fd, last)
-        if not select.select([fd], [], [], 1)[0]:
-            silent += 1
-            if last == b"\x03" and silent % 5 == 0:
-                os.write(fd, last)
-            continue
-        silent = 0
-        try:
-            data = os.read(fd, 4096)
-        except OSError:
-            break
-        if not data:
-            break
-        seen += data
-    os.close(fd)
-    os.waitpid(pid, 0)
-    assert not turns, (turns, seen)
-    return seen.decode(errors="replace")
+    """All that a program printed on a terminal; see `terminal.on_terminal`."""
+    return terminal.on_terminal(argv, turns, environment)[1]
 
 
 def test_shell_on_a_terminal(place: Place, tmp_path: Path) -> None:
