@@ -259,7 +259,11 @@ class Mounts:
 
     def regular(self, path: bytes) -> Place:
         """A place that is a regular file. Raises GuestError EISDIR, EINVAL."""
-        place = self.resolve(path)
+        return self._as_file(self.resolve(path), path)
+
+    @staticmethod
+    def _as_file(place: Place, path: bytes) -> Place:
+        """``place``, which is there, when it is a regular file. Raises GuestError EISDIR, EINVAL."""
         mode = place.stat().mode
         if _stat.S_ISDIR(mode):
             raise GuestError(errno.EISDIR, shown(path))

@@ -122,12 +122,7 @@ class Tree(Mounts):
             if path.endswith(b"/"):
                 raise GuestError(errno.EISDIR, shown(path))
             return self._create(place, path, _stat.S_IFREG | (mode & ~self.umask))
-        mode = place.stat().mode
-        if _stat.S_ISDIR(mode):
-            raise GuestError(errno.EISDIR, shown(path))
-        if not _stat.S_ISREG(mode):
-            raise GuestError(errno.EINVAL, f"{shown(path)}: not a regular file")
-        return place
+        return self._as_file(place, path)
 
     def write(self, path: bytes, pieces: Iterable[bytes | memoryview], *, append: bool = False) -> int:
         """Write a file anew (or at its end), made when it isn't there; returns the bytes written.
