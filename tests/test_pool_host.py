@@ -30,6 +30,7 @@ from cowshed.errors import (
 from cowshed.pool.host import Host
 from cowshed.pool.jobs import READ, WRITE
 from cowshed.pool.pool import Pool
+from cowshed.pool.store import Lock
 from cowshed.wire.libvirt.definition import PoolDef
 
 UUID = "16182fc3-65ac-4a24-90d4-a8819df3b1d9"
@@ -555,6 +556,44 @@ def test_eight_processes_at_once(yard: Yard) -> None:
     assert host.pools() == [] and host.warnings == []
     left = [path.name for path in yard.folder.rglob("*") if path.is_file() or path.is_symlink()]
     assert sorted(left) == sorted({"definitions.lock", "events", "boot", *(n for n in left if n == "events.old")})
+
+
+@pytest.mark.parametrize("verb", ["start", "undefine", "claim"])
+def test_a_pool_that_goes_while_its_lock_is_waited_for(yard: Yard, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """It was there when it was looked up, and another process undefined it before the lock was had: no file stays."""
+    pool = yard.inactive()
+    other = Host(str(yard.folder))
+    entered = Lock.__enter__
+
+    def late(lock: Lock) -> Lock:
+        monkeypatch.setattr(Lock, "__enter__", entered)
+        other.pool("x").undefine()
+        assert not any((yard.folder / "run").rglob("x.lock")), "the undefining one took it away"
+        return entered(lock)
+
+    monkeypatch.setattr(Lock, "__enter__", late)
+    if verb == "claim":
+        with yard.host.store.claim_lock("x"):
+            assert any(yard.folder.rglob("x.lock"))
+    else:
+        with pytest.raises(MissingPoolError):
+            getattr(pool, verb)()
+    assert not any(yard.folder.rglob("x.lock")) and yard.host.pools() == []
+
+
+def test_what_a_dead_process_left_to_be_done_outlives_a_look(yard: Yard) -> None:
+    """A claim on a pool that is gone does not take a lock's file with its record."""
+    yard.host.store.prepare()
+    with yard.host.store.pool_lock("x", "create") as lock:
+        path = Path(lock.path)
+        record = path.read_bytes()
+    path.write_bytes(record)
+    with yard.host.store.claim_lock("x") as claim:
+        assert claim.stale["verb"] == "create"
+    assert path.read_bytes() == record
+    with yard.host.store.pool_lock("x", "create"):
+        assert path.exists()
+    assert not path.exists()
 
 
 def test_only_one_of_eight_gets_it(yard: Yard) -> None:

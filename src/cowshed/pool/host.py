@@ -216,24 +216,18 @@ class Host:
         self.check_change("virStoragePoolDefineXML")
         new = self._parsed(xml)
         with self.store.pool_lock(new.name, "define") as lock:
-            there = None
-            try:
-                self._recover(new.name, lock)
-                with self.store.definitions_lock():
-                    config, state = self.store.load(new.name)
-                    there = config or state
-                    if new.uuid is None and there is not None:
-                        new.uuid = there.uuid
-                        if config != new:
-                            new.uuid = new_uuid()
-                    self._check_free(new, there)
-                    if config == new:
-                        return Pool(self, new)
-                    self.store.save_config(new)
-            except BaseException:
-                if there is None and new.name not in self.store.names():
-                    lock.forget()
-                raise
+            self._recover(new.name, lock)
+            with self.store.definitions_lock():
+                config, state = self.store.load(new.name)
+                there = config or state
+                if new.uuid is None and there is not None:
+                    new.uuid = there.uuid
+                    if config != new:
+                        new.uuid = new_uuid()
+                self._check_free(new, there)
+                if config == new:
+                    return Pool(self, new)
+                self.store.save_config(new)
         pool = Pool(self, new)
         self.emit(pool, "Defined")
         return pool
@@ -262,14 +256,9 @@ class Host:
                 if state is not None:
                     raise StateError(f"pool is already active as '{new.name}'")
             pool = Pool(self, new)
-            try:
-                if options is not None:
-                    backend.build(copied(new), **options)
-                pool.bring_up(new, lock)
-            except BaseException:
-                if config is None:
-                    lock.forget()
-                raise
+            if options is not None:
+                backend.build(copied(new), **options)
+            pool.bring_up(new, lock)
         self.emit(pool, "Started")
         return pool
 

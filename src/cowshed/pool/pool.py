@@ -217,17 +217,17 @@ class Pool:
     def destroy(self) -> None:
         """Stop it; a transient one is gone then. Raises StateError when it isn't active, PoolError while jobs run."""
         self.host.check_change("virStoragePoolDestroy")
-        with self._changing("destroy") as lock:
+        with self._changing("destroy"):
             definition = self._running()
             self._check_idle()
-            self._take_down(definition, lock)
+            self._take_down(definition)
         self.host.emit(self, "Stopped")
 
-    def _take_down(self, definition: PoolDef, lock: Lock) -> None:
+    def _take_down(self, definition: PoolDef) -> None:
         self.backend.stop(copied(definition))
         self.host.store.remove_state(self.name)
         if self.host.store.load_config(self.name) is None:
-            self._forget(lock)
+            self._forget()
 
     def refresh(self) -> None:
         """Look whether the storage is in order; if it isn't, the pool is stopped, unless jobs run in it.
@@ -236,7 +236,7 @@ class Pool:
         """
         self.host.check_change("virStoragePoolRefresh")
         failed: BaseException | None = None
-        with self._changing("refresh") as lock:
+        with self._changing("refresh"):
             definition = self._running()
             self._sweep(definition)
             try:
@@ -248,7 +248,7 @@ class Pool:
                     raise
                 failed = error
                 try:
-                    self._take_down(definition, lock)
+                    self._take_down(definition)
                 except (CowshedError, OSError):
                     self.host.store.remove_state(self.name)
         if failed is not None:
@@ -268,11 +268,11 @@ class Pool:
     def undefine(self) -> None:
         """Forget it; its storage stays. Raises StateError when the pool is active."""
         self.host.check_change("virStoragePoolUndefine")
-        with self._changing("undefine") as lock:
+        with self._changing("undefine"):
             self._stopped("still active")
             self._check_idle()
             self.host.store.remove_config(self.name)
-            self._forget(lock)
+            self._forget()
         self.host.emit(self, "Undefined")
 
     def set_autostart(self, wanted: bool) -> None:
@@ -306,13 +306,12 @@ class Pool:
             hint = ", ".join(job.describe() for job in jobs[:5])
             raise PoolError(f"pool '{self.name}' has asynchronous jobs running.", hint=hint)
 
-    def _forget(self, lock: Lock) -> None:
+    def _forget(self) -> None:
         """Nothing is left of the pool: neither is of what is known about it."""
         try:
             os.unlink(os.path.join(self.host.index_folder, self.name))
         except OSError:
             pass
-        lock.forget()
 
     def _sweep(self, definition: PoolDef, everything: bool = True) -> None:
         """Remove what jobs that died left in the pool; with ``everything``, files without a record too."""

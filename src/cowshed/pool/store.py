@@ -299,12 +299,16 @@ class Store:
         """The pool's lock, exclusively, for a lifecycle ``verb``; ``pool`` is a definition that others must heed
         already. Raises StateError when another process holds it too long."""
         self.prepare()
-        return Lock(self._lock_path(name), name, verb, pool)
+        return Lock(self._lock_path(name), name, verb, pool, self._homes(name))
 
     def claim_lock(self, name: str) -> Lock:
         """The pool's lock, shared: while it is held the pool's state stays."""
         self.prepare()
-        return Lock(self._lock_path(name), name, "", None)
+        return Lock(self._lock_path(name), name, "", None, self._homes(name))
+
+    def _homes(self, name: str) -> tuple[str, str]:
+        """Where the pool's definitions are while there is a pool."""
+        return os.path.join(self.state, name + ".xml"), os.path.join(self.config, name + ".xml")
 
     def _lock_path(self, name: str) -> str:
         return os.path.join(self.lock_folder, name + ".lock")
@@ -365,12 +369,19 @@ class Store:
 
 class Lock:
     """A lock that is held while the context lasts. ``stale`` is what the last holder was at when it died, {} if it did
-    not: that verb is to be finished or undone, and the own one noted, before anything else."""
+    not: that verb is to be finished or undone, and the own one noted, before anything else.
 
-    __slots__ = ("_fd", "name", "path", "pool", "stale", "undo", "verb")
+    The file of a lock goes when none of ``homes`` is there as the lock is given back: the pool is gone, or it went
+    between the moment when it was looked up and the moment when its lock was had.
+    """
 
-    def __init__(self, path: str, name: str | None, verb: str, pool: PoolDef | None) -> None:
+    __slots__ = ("_fd", "_homes", "name", "path", "pool", "stale", "undo", "verb")
+
+    def __init__(
+        self, path: str, name: str | None, verb: str, pool: PoolDef | None, homes: tuple[str, ...] = ()
+    ) -> None:
         self.path = path
+        self._homes = homes
         self.name = name
         self.verb = verb
         self.pool = pool
@@ -414,22 +425,19 @@ class Lock:
             os.close(fd)
             raise call_error("cannot write", self.path, error) from error
 
-    def forget(self) -> None:
-        """The pool is gone, and its lock's file goes with it."""
-        try:
-            os.unlink(self.path)
-        except OSError:
-            pass
-
     def __exit__(self, *args: object) -> None:
         if self._fd < 0:
             return
         fd, self._fd = self._fd, -1
-        if self.name is not None and self.verb:
-            try:
+        try:
+            if self.name is not None and self.verb:
                 os.ftruncate(fd, 0)
-            except OSError:
-                pass
+            if self._homes and not any(map(os.path.lexists, self._homes)):
+                # Who unlinks it has it alone, and what a dead holder left to be finished is not thrown away.
+                if self.verb or (not self.stale and locks.take(fd)):
+                    os.unlink(self.path)
+        except OSError:
+            pass
         os.close(fd)
 
     def _refuse(self, verbs: tuple[str, ...] | None) -> None:

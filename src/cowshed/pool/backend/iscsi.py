@@ -116,9 +116,7 @@ class IscsiBackend(Backend):
     def scan(self, pool: PoolDef) -> list[VolumeDef]:
         links = _links(pool.target or "")
         return [
-            _describe(name, device, links[device])
-            for name, device, _ in _units(_need_session(pool))
-            if device in links
+            _describe(name, device, links[device]) for name, device, _ in _units(_need_session(pool)) if device in links
         ]
 
     def open_volume(self, pool: PoolDef, volume: VolumeDef, *, writable: bool = False) -> Node:
