@@ -23,6 +23,7 @@ from cowshed.pool import Host, Pool
 from cowshed.pool.backend import making
 from cowshed.pool.jobs import BUILD
 from cowshed.progress import Progress
+from loops import file_system, released
 
 MIB = 1 << 20
 
@@ -389,6 +390,63 @@ def test_a_partition_of_somebody_else(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (host.recovered != []) == (moment == "after") and host.jobs() == []
     if moment == "before":
         assert again.volume("disk.img1").definition.extents[0][1:] == (20 * MIB, 25 * MIB)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_what_is_mounted_is_not_built_over(tmp_path: Path) -> None:
+    """By its device, and by the file below that; nor is a partition of the file written or removed."""
+    with file_system("ext4", tmp_path, 16 * MIB) as folder:
+        (folder / "f").write_bytes(b"precious" * 1000)
+        os.sync()
+        image = tmp_path / "ext4.img"
+        with open("/proc/self/mountinfo") as mounts:
+            device = next(line.split(" - ")[1].split()[1] for line in mounts if line.split()[4] == str(folder))
+        host = Host(root=str(tmp_path / "root"))
+        documents = {
+            "disk": "<pool type='disk'><name>d</name><source><device path='{}'/><format type='gpt'/></source>"
+            "<target><path>/dev</path></target></pool>",
+            "fs": "<pool type='fs'><name>f</name><source><device path='{}'/><format type='xfs'/></source>"
+            f"<target><path>{tmp_path}/f</path></target></pool>",
+            "logical": "<pool type='logical'><name>cowshedhazard</name><source><device path='{}'/></source></pool>",
+        }
+        for kind, source in (("disk", image), ("disk", device), ("fs", image), ("logical", device)):
+            if kind != "disk" and not all(map(shutil.which, ("mkfs.xfs", "pvcreate", "vgcreate"))):
+                continue
+            pool = host.define(documents[kind].format(source))
+            before = image.read_bytes()
+            with pytest.raises(StateError, match="in use by the kernel"):
+                pool.build(overwrite=True)
+            if kind == "disk":
+                with pytest.raises(StateError, match="in use by the kernel"):
+                    pool.delete()
+            assert image.read_bytes() == before
+            pool.undefine()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_partition_that_is_mounted(tmp_path: Path) -> None:
+    mount, umount = judges.need("mount"), judges.need("umount")
+    judges.need("mkfs.ext4")
+    pool = disk_pool(tmp_path)
+    volume = pool.create_volume(partition("disk.img1", 16 * MIB))
+    with open_image(str(tmp_path / "disk.img"), fmt="raw", writable=True) as node:
+        start, end = volume.definition.extents[0][1:]
+        (tmp_path / "fs.img").write_bytes(bytes(end - start))
+        judges.run("mkfs.ext4", "-q", tmp_path / "fs.img")
+        node.write(start, (tmp_path / "fs.img").read_bytes())
+    (tmp_path / "mnt").mkdir()
+    options = f"loop,offset={start},sizelimit={end - start}"
+    done = subprocess.run([mount, "-o", options, tmp_path / "disk.img", tmp_path / "mnt"], capture_output=True)
+    if done.returncode:
+        judges.absent("loop devices")
+    try:
+        for verb in (volume.wipe, volume.delete, lambda: volume.upload(tmp_path / "fs.img")):
+            with pytest.raises(StateError, match="in use by the kernel"):
+                verb()
+    finally:
+        subprocess.run([umount, tmp_path / "mnt"], check=True)
+    released(tmp_path / "disk.img")
+    volume.wipe()
 
 
 # -- mounts ----------------------------------------------------------------------------------------------------------

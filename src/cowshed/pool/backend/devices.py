@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 
-from ...errors import CowshedError, FlagsError, HostCallError, PoolError
+from ...errors import CowshedError, FlagsError, HostCallError, PoolError, StateError
 from ...wire.libvirt.definition import Permissions, Timestamps
 
 TYPE_CHECKING = False
@@ -40,6 +41,59 @@ def translated(path: str | None = None) -> Iterator[None]:
 def refused_flags(function: str, value: int = 1) -> FlagsError:
     """libvirt's refusal of options that its ``function`` doesn't take."""
     return FlagsError(f"unsupported flags (0x{value:x}) in function {function}")
+
+
+def must_be_idle(path: str) -> None:
+    """Raises StateError while the kernel uses a block device, or a loop device of a file: it is mounted, swapped to,
+    or a part of something. What the kernel has open it would write over what we write, and the other way round."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return  # whoever opens it says so
+    if stat.S_ISBLK(status.st_mode):
+        devices = [path]
+    elif stat.S_ISREG(status.st_mode):
+        devices = _loops(status)
+    else:
+        devices = []
+    for device in devices:
+        if _is_held(device):
+            by = f" (as '{device}')" if device != path else ""
+            raise StateError(
+                f"'{path}' is in use by the kernel{by}", path=path, hint="unmount it, or stop what stands on it"
+            )
+
+
+def _loops(status: os.stat_result) -> list[str]:
+    """The loop devices of a file."""
+    found = []
+    try:
+        names = [name for name in os.listdir("/sys/block") if name.startswith("loop")]
+    except OSError:
+        return []
+    for name in names:
+        try:
+            with open(f"/sys/block/{name}/loop/backing_file", "rb") as file:
+                below = os.stat(file.read().rstrip(b"\n"))
+        except (OSError, ValueError):
+            continue
+        if (below.st_dev, below.st_ino) == (status.st_dev, status.st_ino):
+            found.append(f"/dev/{name}")
+    return found
+
+
+def _is_held(device: str) -> bool:
+    """Has the kernel the device, or a partition of it, for itself? Opening it exclusively is how that is asked."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            return error.errno == errno.EBUSY
+    # who may not open it can read what is mounted
+    from .mounts import is_mounted
+
+    return is_mounted(os.path.realpath(device))
 
 
 def copy_disk(source: Node, target: Node, progress: Progress) -> None:

@@ -30,7 +30,7 @@ from ...wire.libvirt.definition import VolumeDef, VolumeTarget
 from . import disk_place
 from . import kernel_partitions as kernel
 from .base import Backend
-from .devices import copy_disk, hand_over, refused_flags, take_facts, translated
+from .devices import copy_disk, hand_over, must_be_idle, refused_flags, take_facts, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ class DiskBackend(Backend):
             _must_be_native(label)
             with _writing(path) as node:
                 table = create_table(label, node, geometry=kernel.geometry_of(path))
-                if kernel.may_change(path):
-                    kernel.remove(path, kernel.known(path))
+                _release(path)
                 if overwrite:
                     _clear(node)
                 table = create_table(label, node, geometry=table.geometry, identifier=table.identifier)
@@ -141,8 +140,7 @@ class DiskBackend(Backend):
         path = _device(pool)
         _must_exist(path)
         with translated(path), _writing(path) as node:
-            if kernel.may_change(path):
-                kernel.remove(path, kernel.known(path))
+            _release(path)
             _clear(node)
 
     def refresh(self, pool: PoolDef) -> None:
@@ -272,6 +270,8 @@ class DiskBackend(Backend):
         with translated(path), _writing(path) as node:
             table = read_table(node, geometry=kernel.geometry_of(path))
             part = _find(table, pool, volume)
+            if not kernel.is_block(path):
+                must_be_idle(path)
             told = kernel.may_change(path)
             if told:
                 same = part.kind != PRIMARY
@@ -302,7 +302,11 @@ class DiskBackend(Backend):
                 raise NoSupportError("an extended partition has no contents of its own")
             node = kernel.known(path).get(part.number)
             if node is not None and (node.start, node.size) == (part.start, part.size) and os.path.exists(node.path):
+                if writable:
+                    must_be_idle(node.path)
                 return _open(node.path, writable)
+            if writable and not kernel.is_block(path):
+                must_be_idle(path)
             return _slice(path, part.start, part.size, writable)
 
 
@@ -382,6 +386,13 @@ def _writing(path: str) -> Iterator[Node]:
                 yield node
     finally:
         os.close(fd)
+
+
+def _release(path: str) -> None:
+    """Take all partitions from the kernel. Raises HostCallError, StateError while one, or the disk, is in use."""
+    if kernel.may_change(path):
+        kernel.remove(path, kernel.known(path))
+    must_be_idle(path)
 
 
 def _whole(path: str) -> str | None:

@@ -100,11 +100,13 @@ def _device(pool: PoolDef) -> str:
 
 
 def _must_be_idle(device: str) -> None:
-    """Raises PoolError when a machine has its disk in that file: mkfs would not ask."""
+    """Raises PoolError when the device is mounted, or a machine has its disk in that file: mkfs may not ask."""
     from ...block.graph import open_image
+    from .devices import must_be_idle
 
     if not stat.S_ISREG(os.stat(device).st_mode):
-        return
+        return  # of devices mkfs knows by itself
+    must_be_idle(device)
     try:
         open_image(device, fmt="raw", writable=True).close()
     except CowshedError as error:

@@ -121,7 +121,10 @@ class IscsiBackend(Backend):
 
     def open_volume(self, pool: PoolDef, volume: VolumeDef, *, writable: bool = False) -> Node:
         from ...block.graph import open_image
+        from .devices import must_be_idle
 
+        if writable:
+            must_be_idle(volume.target.path or "")
         try:
             return open_image(volume.target.path or "", fmt="raw", writable=writable)
         except CowshedError as error:

@@ -16,7 +16,7 @@ from ...errors import ConfigError, CowshedError, HostCallError, PoolError, State
 from ...wire.libvirt.definition import Device, PoolSource, VolumeDef, VolumeTarget
 from . import tools
 from .base import Backend
-from .devices import copy_disk, first_line, hand_over, refused_flags, take_facts, translated
+from .devices import copy_disk, first_line, hand_over, must_be_idle, refused_flags, take_facts, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class LogicalBackend(Backend):
             raise ConfigError(f"no source devices to make the volume group '{pool.source.name}' of")
         for path in paths:
             _must_be_device(path)
+            must_be_idle(path)
         _must_be_root("make physical volumes")
         if not overwrite:
             with translated():
@@ -264,6 +265,8 @@ class LogicalBackend(Backend):
         with translated():
             path = volume.target.path or ""
             if _is_device(path):
+                if writable:
+                    must_be_idle(path)
                 return _open(path, writable)
             with contextlib.ExitStack() as stack:
                 group = stack.enter_context(_group(pool, writable=writable))
@@ -272,6 +275,8 @@ class LogicalBackend(Backend):
                     raise PoolError(f"the volume group '{group.name}' has no volume '{volume.name}'")
                 active = active_device(lv)
                 if active is not None:
+                    if writable:
+                        must_be_idle(active)
                     return _open(active, writable)
                 held = contextlib.ExitStack()
                 node = LogicalNode(lv, writable=writable, on_close=held.close)

@@ -38,6 +38,16 @@ def mounted(target: str) -> str | None:
     return found
 
 
+def is_mounted(device: str) -> bool:
+    """Is a block device, or a partition of it, mounted anywhere that can be seen from here?"""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            sources = [_plain(line.partition(" - ")[2].split(" ")[1]) for line in file]
+    except (OSError, IndexError):
+        return False
+    return any(source == device or source.rstrip("0123456789") in (device, device + "p") for source in sources)
+
+
 def is_source(source: str, device: str) -> bool:
     """Is what is mounted the pool's: the same name, the same device, or a loop device of that file?"""
     if source == device:
