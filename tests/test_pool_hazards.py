@@ -19,6 +19,7 @@ import pytest
 import judges
 from cowshed.block.graph import open_image
 from cowshed.errors import CowshedError, HostError, PoolError, StateError
+from cowshed.ops.create import create
 from cowshed.pool import Host, Pool
 from cowshed.pool.backend import making
 from cowshed.pool.jobs import BUILD
@@ -94,6 +95,18 @@ def test_downloading_a_volume_into_itself(pool: Pool, tmp_path: Path, way: str) 
     )  # fmt: skip
     assert done.returncode == 1 and "is the volume itself" in done.stderr and "Traceback" not in done.stderr
     assert Path(volume.path).read_bytes() == b"precious" * (MIB // 8)
+
+
+@pytest.mark.parametrize("name", ["v", "other"])
+def test_uploading_a_volume_into_itself(pool: Pool, tmp_path: Path, name: str) -> None:
+    """What comes later would be read after it was written over."""
+    volume = pool.create_volume(volume_document("v", 4 * MIB))
+    data = b"".join(number.to_bytes(8, "big") for number in range(4 * MIB // 8))
+    Path(volume.path).write_bytes(data)
+    os.link(volume.path, tmp_path / "p/other")
+    with pytest.raises(PoolError, match="is the volume itself"):
+        volume.upload(tmp_path / "p" / name, offset=512, resize=True)
+    assert Path(volume.path).read_bytes() == data
 
 
 def test_downloading_a_partition_over_its_disk(tmp_path: Path) -> None:
@@ -304,10 +317,24 @@ def test_a_file_system_over_a_running_disk(pool: Pool, tmp_path: Path, machine: 
     assert disk.read_bytes() == b"precious" * MIB and not (tmp_path / "f").exists()
 
 
+def test_a_file_system_on_what_is_no_disk(pool: Pool, tmp_path: Path) -> None:
+    """mkfs would wait for a FIFO's other end."""
+    judges.need("mkfs.ext4")
+    os.mkfifo(tmp_path / "fifo")
+    fs = pool.host.define(
+        f"<pool type='fs'><name>f</name><source><device path='{tmp_path}/fifo'/><format type='ext4'/></source>"
+        f"<target><path>{tmp_path}/f</path></target></pool>"
+    )
+    for options in ({"overwrite": True}, {"no_overwrite": True}):
+        with pytest.raises(PoolError, match="cannot format|regular file"):
+            fs.build(**options)
+    assert not (tmp_path / "f").exists()
+
+
 # -- links -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["upload", "wipe", "resize"])
+@pytest.mark.parametrize("verb", ["upload", "wipe", "resize", "resize of an image"])
 def test_a_link_that_is_changed_at_the_last_moment(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
@@ -317,7 +344,12 @@ def test_a_link_that_is_changed_at_the_last_moment(
     (tmp_path / "p/in").write_bytes(b"inside")
     (tmp_path / "p/link").symlink_to("in")
     (tmp_path / "source").write_bytes(b"evil")
+    if verb == "resize of an image":
+        for path in (outside, tmp_path / "p/in"):
+            path.unlink()
+            create(path, "qcow2", size=MIB // 2)
     volume = pool.volume("link")
+    precious = outside.read_bytes()
     from cowshed.pool.backend.files import FilesBackend
 
     real = FilesBackend._check_writable
@@ -332,10 +364,11 @@ def test_a_link_that_is_changed_at_the_last_moment(
         "upload": lambda: volume.upload(tmp_path / "source"),
         "wipe": lambda: volume.wipe(),
         "resize": lambda: volume.resize(1 << 20),
+        "resize of an image": lambda: volume.resize(1 << 20),
     }
     with pytest.raises(StateError, match="leads out of its pool"):
         verbs[verb]()
-    assert outside.read_bytes() == b"precious"
+    assert outside.read_bytes() == precious
 
 
 # -- disks -----------------------------------------------------------------------------------------------------------

@@ -144,7 +144,12 @@ def upload(
         if fd < 0:
             _from_stream(node, source, _Bound(node, name, offset, length, limit), progress)
             return
-        total = max(0, os.fstat(fd).st_size - begin)
+        there = os.fstat(fd)
+        total = max(0, there.st_size - begin)
+        mine = getattr(node.children.get("file", node), "fd", -1)
+        if mine >= 0 and os.path.sameopenfile(fd, mine):
+            # what is to be read further on would be written over before
+            raise ArgumentError(f"'{node.filename}' is the volume itself", field="file", value=node.filename)
         if length and total > length:
             raise _too_long()
         if total and offset + total > node.size:

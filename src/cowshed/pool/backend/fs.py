@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from ...errors import BuiltError, CowshedError, DefinitionError, PoolError, ProbeError, StateError, error_number
+from ...errors import (
+    BuiltError,
+    CowshedError,
+    DefinitionError,
+    HostCallError,
+    PoolError,
+    ProbeError,
+    StateError,
+    error_number,
+)
 from . import mounts, tools
+from .devices import must_be_idle, translated
 from .files import FilesBackend
 
 TYPE_CHECKING = False
@@ -72,7 +83,8 @@ class FsBackend(FilesBackend):
             raise StateError(f"Source device does not exist when formatting pool '{pool.name}'", path=device)
         kind = pool.source.format or "auto"
         if no_overwrite:
-            must_be_empty(device, kind)
+            with translated(device):
+                must_be_empty(device, kind)
         program = tools.need("mkfs", f"mkfs.{kind}")["mkfs"]
         _must_be_idle(device)
         super().build(pool)
@@ -102,10 +114,13 @@ def _device(pool: PoolDef) -> str:
 def _must_be_idle(device: str) -> None:
     """Raises PoolError when the device is mounted, or a machine has its disk in that file: mkfs may not ask."""
     from ...block.graph import open_image
-    from .devices import must_be_idle
 
-    if not stat.S_ISREG(os.stat(device).st_mode):
+    mode = os.stat(device).st_mode
+    if stat.S_ISBLK(mode):
         return  # of devices mkfs knows by itself
+    if not stat.S_ISREG(mode):
+        # of a FIFO mkfs would wait for somebody at its other end
+        raise HostCallError(f"cannot format '{device}'", errno.ENOTBLK, path=device)
     must_be_idle(device)
     try:
         open_image(device, fmt="raw", writable=True).close()

@@ -444,10 +444,15 @@ def resize(volume: VolumeDef, capacity: int, *, allocate: bool, shrink: bool, ho
         return
     if allocate:
         raise OperationUnsupportedError("preallocate is only supported for raw type volume", field="allocate")
+    from ...block.graph import open_image
     from ...ops.resize import resize as resize_image
 
     try:
-        resize_image(path, _whole_sectors(capacity), shrink=shrink, fmt=volume.target.format)
+        with open_image(path, fmt=volume.target.format, writable=True, resize=True) as node:
+            must_be_inside(getattr(node.children.get("file"), "fd", -1), home, volume)
+            resize_image(node, _whole_sectors(capacity), shrink=shrink)
+    except PoolError:
+        raise
     except CowshedError as error:
         raise told(error, path, path) from error
 
