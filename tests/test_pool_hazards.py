@@ -326,7 +326,7 @@ def test_a_file_system_on_what_is_no_disk(pool: Pool, tmp_path: Path) -> None:
         f"<target><path>{tmp_path}/f</path></target></pool>"
     )
     for options in ({"overwrite": True}, {"no_overwrite": True}):
-        with pytest.raises(PoolError, match="cannot format|regular file"):
+        with pytest.raises(PoolError, match=r"cannot format|regular file"):
             fs.build(**options)
     assert not (tmp_path / "f").exists()
 

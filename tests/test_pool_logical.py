@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,6 +219,58 @@ def test_create_and_delete(host: Host, lvm: Lvm, tmp_path: Path) -> None:
     clone.delete()
     assert "new" not in [row["lv_name"] for row in lvm.report("lvs", "lv_name")]
     assert [name for name, _ in pool.volume_names()] == ["a", "b-with.odd+name"]
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+@pytest.mark.parametrize("verb", ["create", "clone"])
+def test_a_volume_of_somebody_else(
+    host: Host, lvm: Lvm, monkeypatch: pytest.MonkeyPatch, verb: str, moment: str
+) -> None:
+    """The maker of a volume dies before it is there, or before it is whole, or when it is; another program makes one
+    of that name before anybody of ours comes: that one stays, what was unfinished goes."""
+    pool = started(host, lvm)
+    origin = pool.volume("a")
+    pid = os.fork()
+    if pid == 0:
+        real = tools.run
+
+        def run(argv: list[str], **options: Any) -> Any:
+            name = os.path.basename(argv[0])
+            if (name, moment) in (("lvcreate", "before"), ("lvchange", "during")):
+                os._exit(7)
+            return real(argv, **options)
+
+        monkeypatch.setattr(tools, "run", run)
+        if verb == "create":
+            pool.create_volume(volume_xml("new", MIB))
+        else:
+            pool.clone_volume(volume_xml("new", MIB), origin)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    if moment == "before":
+        lvm("lvcreate", "-an", "-Zn", "-Wn", "-L1M", "-n", "new", "vg", *logical._NO_MAPPER)
+    again = Host(root=host.root).pool("p")
+    again.refresh()
+    rows = {row["lv_name"]: row["lv_tags"] for row in lvm.report("lvs", "lv_name,lv_tags")}
+    assert ("new" in rows) == (moment != "during") and not any(rows.values())
+    assert (again.host.recovered != []) == (moment == "during") and again.host.jobs() == []
+
+
+def test_an_interrupted_lvcreate(host: Host, lvm: Lvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lvm2 had made the volume when we were interrupted: it goes again; one that was there before stays."""
+    pool = started(host, lvm)
+    real = tools.run
+
+    def run(argv: list[str], **options: Any) -> Any:
+        done = real(argv, **options)
+        if os.path.basename(argv[0]) == "lvcreate":
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(tools, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        pool.create_volume(volume_xml("new", MIB))
+    assert [name for name, _ in pool.volume_names()] == ["a", "b-with.odd+name"] and pool.jobs() == []
 
 
 @pytest.mark.skipif(logical.has_mapper(), reason="this kernel has device-mapper")

@@ -324,6 +324,8 @@ class Pool:
                 return False
             if job.extent is not None and job.extent not in [(start, end) for _, start, end in volume.extents]:
                 return False  # it has that name, and is another: somebody who knows nothing of us made it since
+            if backend.marks and not backend.is_marked(definition, volume, job.id):
+                return False
             backend.delete_volume(definition, volume)
             return True
 

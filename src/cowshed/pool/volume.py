@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from ..progress import Progress
     from ..wire.libvirt.definition import VolumeDef
+    from .backend.base import Backend
+    from .jobs import Claim
     from .pool import Pool
 
 _LIMIT = (1 << 63) - 1
@@ -363,7 +365,7 @@ def create_volume(
     also = None if below is None else (below.pool, below.name, READ)
     with pool.claim("create", definition.name, BUILD, beside=beside, also=also, extents=definition.extents) as claim:
         watched = claim.watch(progress)
-        options: Any = {"part": claim.part} if backend.files else {}
+        options = _made_under(backend, claim)
         backend.create_volume(live, definition, prealloc_metadata=prealloc_metadata, progress=watched, **options)
     return pool.volume(definition.name)
 
@@ -401,11 +403,18 @@ def clone_volume(
         source = origin._now()  # as it is now that nobody changes it
         _at_least(definition, source)
         watched = claim.watch(progress)
-        options: Any = {"part": claim.part} if backend.files else {}
+        options = _made_under(backend, claim)
         backend.clone_volume(
             live, definition, source, prealloc_metadata=prealloc_metadata, reflink=reflink, progress=watched, **options
         )
     return pool.volume(definition.name)
+
+
+def _made_under(backend: Backend, claim: Claim) -> Any:
+    """What tells the unfinished volume from all others: its file's name meanwhile, or a mark on it."""
+    if backend.files:
+        return {"part": claim.part}
+    return {"mark": claim.job.id} if backend.marks else {}
 
 
 def _backing_volume(pool: Pool, definition: VolumeDef) -> Volume | None:

@@ -31,6 +31,8 @@ class Backend:
     volume_formats: ClassVar[tuple[str, tuple[str, ...]]] = ("", ())
     #: are volumes files that qemu-img formats may be in? Decides which verbs volume.py does itself
     files: ClassVar[bool] = False
+    #: can a volume be marked as that of the job that is making it? Making one takes ``mark`` then
+    marks: ClassVar[bool] = False
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -107,6 +109,11 @@ class Backend:
     ) -> None:
         """Make ``volume`` with the contents of ``origin`` (a volume of any pool); as `create_volume`."""
         raise NoSupportError("storage pool does not support volume creation from an existing volume")
+
+    def is_marked(self, pool: PoolDef, volume: VolumeDef, mark: str) -> bool:
+        """Is an unfinished volume the one that the job ``mark`` was making, and nobody else's of that name? Of kinds
+        that have `marks`."""
+        return False
 
     def delete_volume(self, pool: PoolDef, volume: VolumeDef, *, zeroed: bool = False) -> None:
         raise NoSupportError("storage pool does not support vol deletion")

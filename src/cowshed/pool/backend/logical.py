@@ -40,6 +40,7 @@ class LogicalBackend(Backend):
 
     type = "logical"
     source_formats = ("lvm2", ("unknown", "lvm2"))
+    marks = True
 
     # ---- the pool
 
@@ -155,11 +156,22 @@ class LogicalBackend(Backend):
             raise ConfigError("creating encrypted volumes is not supported by this version of cowshed")
 
     def create_volume(
-        self, pool: PoolDef, volume: VolumeDef, *, prealloc_metadata: bool = False, progress: Progress
+        self,
+        pool: PoolDef,
+        volume: VolumeDef,
+        *,
+        prealloc_metadata: bool = False,
+        progress: Progress,
+        mark: str = "",
     ) -> None:
+        """``mark``: the volume has it as a tag until it is whole."""
+        with self._marked(pool, volume, mark) as mark:
+            self._create(pool, volume, prealloc_metadata, progress, mark)
+
+    def _create(self, pool: PoolDef, volume: VolumeDef, prealloc_metadata: bool, progress: Progress, mark: str) -> None:
         if prealloc_metadata:
             raise refused_flags("virStorageBackendLogicalCreateVol")
-        program = tools.need("lvcreate", "lvremove")["lvcreate"]
+        program = tools.need("lvcreate", "lvremove", "lvchange")["lvcreate"]
         with translated(), _group(pool) as group:
             _must_be_changeable(group, "create")
             if volume.name in group.volumes:
@@ -182,28 +194,47 @@ class LogicalBackend(Backend):
         else:
             argv.append(pool.source.name or "")
         argv.append("--yes")
+        if mark:
+            argv += ["--addtag", _tag(mark)]
         if not mapper:
             argv += ["-an", "-Zn", "-Wn", *_NO_MAPPER]
         progress.start(0)
         tools.run(argv)
-        try:
-            if mapper:
-                hand_over(volume, 0o600)
-            else:
-                with self.open_volume(pool, volume, writable=True) as node:
-                    node.write_zeroes(0, min(node.size, CLEARED))
-                    node.flush()
-            made = self.volume(pool, volume.name)
-            if made is None:
-                raise PoolError(f"the logical volume '{volume.name}' was made, and is not there")
-        except BaseException:
-            self._remove(pool, volume, check=False)
-            raise
+        if mapper:
+            hand_over(volume, 0o600)
+        else:
+            with self.open_volume(pool, volume, writable=True) as node:
+                node.write_zeroes(0, min(node.size, CLEARED))
+                node.flush()
+        made = self.volume(pool, volume.name)
+        if made is None:
+            raise PoolError(f"the logical volume '{volume.name}' was made, and is not there")
         volume.key = made.key
         volume.capacity, volume.allocation = made.capacity, made.allocation
         volume.physical, volume.extents = made.physical, made.extents
         volume.backing = made.backing
         progress.finish()
+
+    @contextlib.contextmanager
+    def _marked(self, pool: PoolDef, volume: VolumeDef, mark: str) -> Iterator[str]:
+        """While a volume is made it has the ``mark``; should that fail, what has it is removed: lvm2 may have made it
+        although we were interrupted, and a volume of that name without it is somebody else's."""
+        mark = mark or os.urandom(8).hex()
+        try:
+            yield mark
+            # only now is it anybody's
+            extra = () if has_mapper() else _NO_MAPPER
+            tools.run(["lvchange", "--deltag", _tag(mark), f"{pool.source.name}/{volume.name}", *extra])
+        except BaseException:
+            with contextlib.suppress(CowshedError, OSError):
+                if self.is_marked(pool, volume, mark):
+                    self._remove(pool, volume, check=False)
+            raise
+
+    def is_marked(self, pool: PoolDef, volume: VolumeDef, mark: str) -> bool:
+        with translated(), _group(pool) as group:
+            lv = group.volumes.get(volume.name)
+            return lv is not None and _tag(mark) in lv.tags
 
     def clone_volume(
         self,
@@ -214,6 +245,7 @@ class LogicalBackend(Backend):
         prealloc_metadata: bool = False,
         reflink: bool = False,
         progress: Progress,
+        mark: str = "",
     ) -> None:
         if reflink:
             raise refused_flags("virStorageBackendLogicalBuildVolFrom", 2)
@@ -222,14 +254,10 @@ class LogicalBackend(Backend):
             volume.allocation = volume.capacity
         from ...progress import QUIET
 
-        with translated(), self._open_origin(pool, origin) as source:
-            self.create_volume(pool, volume, prealloc_metadata=prealloc_metadata, progress=QUIET)
-            try:
-                with self.open_volume(pool, volume, writable=True) as target:
-                    copy_disk(source, target, progress)
-            except BaseException:
-                self._remove(pool, volume, check=False)
-                raise
+        with translated(), self._open_origin(pool, origin) as source, self._marked(pool, volume, mark) as mark:
+            self._create(pool, volume, prealloc_metadata, QUIET, mark)
+            with self.open_volume(pool, volume, writable=True) as target:
+                copy_disk(source, target, progress)
 
     def _open_origin(self, pool: PoolDef, origin: VolumeDef) -> Node:
         path = origin.target.path or ""
@@ -332,6 +360,11 @@ def active_device(lv: LogicalVolume) -> str | None:
         if name.startswith("dm-") and first_line(f"/sys/class/block/{name}/dm/uuid").startswith(wanted):
             return f"/dev/{name}"
     return None
+
+
+def _tag(mark: str) -> str:
+    """What lvm2 knows a volume by that the job ``mark`` is making."""
+    return f"cowshed-{mark}"
 
 
 def _is_device(path: str) -> bool:
