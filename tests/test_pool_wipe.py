@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from cowshed.pool import wipe as wiping
 from cowshed.pool.host import Host
 from cowshed.pool.pool import Pool
 from cowshed.progress import Progress
+from loops import file_system
 
 SIZE = (7 << 20) + 12345
 R = None
@@ -137,6 +139,31 @@ def test_zero_keeps_what_was_allocated(pool: Pool) -> None:
     volume.wipe()
     assert (volume.info().capacity, volume.info().allocation) == (3 << 20, 3 << 20)
     assert not any(Path(volume.path).read_bytes())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.parametrize("allocation", ["", "<allocation>0</allocation>"])
+def test_what_a_file_still_has_on_the_disk(tmp_path: Path, allocation: str) -> None:
+    """What was zeroed by the file system alone reads as zeroes, and is on the disk: wiping takes it off."""
+    with file_system("ext4", tmp_path, 32 << 20) as folder:
+        pool = Host(root=str(tmp_path / "root")).create(
+            f"<pool type='dir'><name>p</name><target><path>{folder}/p</path></target></pool>", build=True
+        )
+        volume = pool.create_volume(f"<volume><name>v</name><capacity unit='M'>8</capacity>{allocation}</volume>")
+        with open(volume.path, "r+b") as file:
+            file.write(b"a secret" * (1 << 18))
+            file.flush()
+            os.fsync(file.fileno())
+            zero_range = 0x10
+            assert ctypes.CDLL(None).fallocate(file.fileno(), zero_range, ctypes.c_long(0), ctypes.c_long(1 << 20)) == 0
+            os.fsync(file.fileno())
+        before = volume.info().allocation
+        os.sync()
+        assert (tmp_path / "ext4.img").read_bytes().count(b"a secret") > 1 << 17
+        volume.wipe("random")
+        assert volume.info().allocation == before
+        os.sync()
+        assert b"a secret" not in (tmp_path / "ext4.img").read_bytes()
 
 
 def test_refusals(pool: Pool) -> None:

@@ -1,13 +1,15 @@
 """Wiping: the passes of each algorithm, as scrub(1) documents them, written over what a volume holds.
 
 A pass is on the disk before the next one begins. Holes of a sparse file hold nothing: they are left, so a sparse
-volume stays one and wiping needs no space. Only ``zero`` gives the space back at the end where the volume was sparse,
-as libvirt's does; the zeroes are on the disk by then.
+volume stays one and wiping needs no space. Space that a file has and reads as zeroes is written too, for what was there
+before may be in it: zeroing a range of a file takes nothing off the disk. Only ``zero`` gives the space back at the end
+where the volume was sparse, as libvirt's does; the zeroes are on the disk by then.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 
 from ..block.node import DATA
 from ..errors import ArgumentError, ArgumentSupportError, PoolError
@@ -49,6 +51,14 @@ ALGORITHMS: dict[str, tuple[tuple[Pass, ...], bool]] = {
 
 #: bytes written at once: a multiple of the length of every pattern
 STEP = 3 << 20
+
+# linux/fiemap.h: start, length, flags, mapped extents, room for extents; an extent's logical start, length and flags
+_FIEMAP = 0xC020660B
+_MAP = struct.Struct("=QQIII4x")
+_MAPPED = struct.Struct("=Q8xQ16xI12x")
+_SYNC = 1
+_LAST = 1
+_ROOM = 512
 
 
 def check_algorithm(algorithm: str) -> None:
@@ -94,7 +104,43 @@ def wipe(node: Node, algorithm: str, progress: Progress = QUIET) -> None:
 
 
 def _extents(node: Node) -> Iterator[tuple[int, int]]:
+    """(offset, length) of all that has space on the disk; of what holds data where the file system can't say that."""
+    fd = getattr(node, "fd", -1)
+    if fd >= 0:
+        mapped = _mapped(fd, node.size)
+        if mapped is not None:
+            return iter(mapped)
     return ((extent.offset, extent.length) for extent in node.extents() if extent.kind == DATA)
+
+
+def _mapped(fd: int, size: int) -> list[tuple[int, int]] | None:
+    """The ranges of a file that have space on the disk, whether they were written or not, neighbours as one; None
+    where that isn't told."""
+    import fcntl
+
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < size:
+        answer = bytearray(_MAP.pack(at, size - at, _SYNC, 0, _ROOM) + bytes(_MAPPED.size * _ROOM))
+        try:
+            fcntl.ioctl(fd, _FIEMAP, answer)
+        except OSError:
+            return None
+        count = min(_MAP.unpack_from(answer)[3], _ROOM)
+        before, last = at, True
+        for place in range(count):
+            start, length, flags = _MAPPED.unpack_from(answer, _MAP.size + place * _MAPPED.size)
+            end = min(start + length, size)
+            start = max(start, at)
+            if found and found[-1][0] + found[-1][1] == start:
+                start = found.pop()[0]
+            if start < end:
+                found.append((start, end - start))
+            at = max(at, end)
+            last = bool(flags & _LAST)
+        if last or at == before:
+            break
+    return found
 
 
 def _pieces(node: Node) -> Iterator[tuple[int, int]]:
