@@ -172,7 +172,7 @@ def guestfish() -> list[str]:
     groups: dict[str, list[guestfish_table.Command]] = {}
     refused = []
     for known in sorted(guestfish_table.commands(), key=lambda known: known.name):
-        (refused if known.module == "kernel" else groups.setdefault(known.module, [])).append(known)
+        (refused if known.module == "refused" else groups.setdefault(known.module, [])).append(known)
     lines = [
         "# guestfish's commands",
         "",
@@ -198,11 +198,13 @@ def guestfish() -> list[str]:
             f"docs/words.py: GUESTFISH speaks of what does not exist: {set(words.GUESTFISH) - set(groups)}"
         )
     lines += ["## Refused, with the reason", ""]
-    lines += paragraph(
-        "They would run programs of the guest or need its kernel, or are not part of cowshed yet: "
-        + ", ".join(f"`{known.name}`" for known in refused)
-        + "."
-    )
+    rows = []
+    for why in dict.fromkeys(known.help for known in refused):
+        group = [known for known in refused if known.help == why]
+        names = ", ".join(f"`{name}`" for known in group for name in known.names)
+        instead = "; ".join(dict.fromkeys(known.instead for known in group if known.instead))
+        rows.append([names, why[1:-1], instead])
+    lines += table(("command", "why", "instead"), rows)
     return lines
 
 

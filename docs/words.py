@@ -312,4 +312,7 @@ GUESTFISH = {
     "hive": "Windows registry hives",
     "erase": "Erasing",
     "forensic": "Deleted files",
+    "iso": "ISO images",
+    "swap": "Swap areas",
+    "handle": "The handle itself",
 }

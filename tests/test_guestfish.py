@@ -291,7 +291,24 @@ def test_the_system_is_found_and_mounted(disk: Path) -> None:
 
 def test_what_needs_a_kernel_says_so(disk: Path) -> None:
     code, _, err = fish("--ro", "-a", disk, "-i", "command", "ls")
-    assert code == 1 and "needs a running guest kernel" in err
+    assert code == 1 and "libguestfs: error: command: needs a running guest kernel" in err and "instead: " in err
+
+
+def test_what_is_refused_says_why_and_what_else_to_do(disk: Path) -> None:
+    for name, reason in {
+        "btrfs-subvolume-list": "btrfs is known by its name",
+        "btrfs_filesystem_balance": "btrfs is known by its name",
+        "mke2journal-L": "journals on a device of their own",
+        "sfdiskM": "part-add",
+        "aug-init": "edit",
+        "selinux-relabel": "/.autorelabel",
+    }.items():
+        # before run too, whatever its arguments, as a page and in the list
+        for words in ((name,), ("run", ":", name, "1", "2")):
+            code, out, err = fish("--ro", "-a", disk, *words)
+            assert (code, out) == (1, "") and reason in err and "unknown" not in err
+        code, out, _ = fish("-h", name)
+        assert code == 0 and "is not carried out here" in out
 
 
 def test_names_complete(disk: Path) -> None:

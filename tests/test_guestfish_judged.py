@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import judges
-from cowshed.cli.guestfish.table import Command, commands
+from cowshed.cli.guestfish.table import Command, commands, find
 from guestfish_beside import ENVIRONMENT, Pair, differences, main_disk, read_lines
 
 #: where we differ on purpose
@@ -41,7 +41,7 @@ _WORDS = {
 _NEWER = ("inspect-get-build-id", "is-launching", "is-ready")
 
 #: they end the session, ask for keys, or have other arguments here
-_APART = ("kill-subprocess", "cryptsetup-open", "luks-open", "luks-open-ro", "supported")
+_APART = ("add-domain", "kill-subprocess", "cryptsetup-open", "luks-open", "luks-open-ro", "supported")
 
 
 def misused(known: Command) -> list[str]:
@@ -50,7 +50,7 @@ def misused(known: Command) -> list[str]:
         return []
     fixed = [_WORDS[one.type] for one in known.arguments if not one.optional]
     endless = any(one.type == "words" for one in known.arguments)
-    if known.module == "kernel" and endless:
+    if known.module == "refused":
         return []
     lines = []
     for name in known.names:
@@ -81,6 +81,35 @@ def test_misused_commands_are_refused_as_there(tmp_path: Path, figures: Any) -> 
     assert not differ, "\n".join(differ)
     assert same >= 1000
     figures.add("guestfish: misused commands compared", same)
+
+
+#: names that the original knows without listing them
+_HIDDEN = (
+    "add-drive-opts", "btrfs-subvolume-create-opts", "btrfs-subvolume-snapshot-opts", "glob-expand-opts", "grep-opts",
+    "is-blockdev-opts", "is-chardev-opts", "is-dir-opts", "is-fifo-opts", "is-file-opts", "is-socket-opts", "mkfs-opts",
+    "mkswap-opts", "ntfsresize-opts", "tar-in-opts", "tar-out-opts", "umount-opts", "exit", "q",
+)  # fmt: skip
+
+
+def test_every_command_of_the_original_is_carried_out_or_refused_with_a_reason(figures: Any) -> None:
+    told = subprocess.run([judges.need("guestfish"), "-h"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=1) for line in told.splitlines()[1:]]
+    names = [name for name, _ in rows if name != "Use"]
+    assert len(names) > 600
+    known = {name: find(name) for name in (*names, *_HIDDEN)}
+    assert not [name for name, one in known.items() if one is None]
+    # an alias there is one here, of the same command
+    for name, what in rows:
+        if what.startswith("alias for '") and name not in ("emacs", "less", "vi"):
+            assert known[name] is find(what.split("'")[1]), name
+    # nothing else takes their names
+    ours = {name for one in commands() for name in one.names}
+    assert ours - set(names) - set(_HIDDEN) == set(_NEWER)
+    refused = {one.name: one for one in known.values() if one is not None and one.module == "refused"}
+    assert all(len(one.help) > 20 for one in refused.values())
+    figures.add("guestfish: commands of the original", len(names))
+    figures.add("guestfish: of these refused, with the reason", len({name for name in names if find(name) in
+                                                                     refused.values()}))  # fmt: skip
 
 
 #: where we say what is wrong

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from .fish import Fish
 
-_TRUE = ("1", "true", "t", "yes", "y", "on")
-_FALSE = ("0", "false", "f", "no", "n", "off")
+TRUE = ("1", "true", "t", "yes", "y", "on")
+FALSE = ("0", "false", "f", "no", "n", "off")
 _SUFFIXES = {"b": 512, "k": 10, "K": 10, "M": 20, "m": 20, "G": 30, "g": 30, "T": 40, "t": 40, "P": 50, "E": 60}
 
 
@@ -83,9 +83,9 @@ def convert(fish: Fish, command: Command, argument: Argument, word: str, called:
         return value
     if kind == "bool":
         lowered = word.lower()
-        if lowered in _TRUE:
+        if lowered in TRUE:
             return True
-        if lowered in _FALSE:
+        if lowered in FALSE:
             return False
         raise Refused(f"guestfish: '{word}': invalid boolean value, use 'true' or 'false'")
     if kind == "list":

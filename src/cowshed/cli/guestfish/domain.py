@@ -27,13 +27,14 @@ class DomainDisk:
         self.readonly = readonly
 
 
-def disks_of(name: str, connect: str | None = None, *, writable: bool = False) -> list[DomainDisk]:
+def disks_of(name: str, connect: str | None = None, *, writable: bool = False, uuid: bool = True) -> list[DomainDisk]:
     """The disks of a domain in the order of its document. The document is a file of that name, or libvirt's own of that
     name or uuid; ``connect`` says whose: qemu:///system, qemu:///session, a test:///FILE, or both without.
 
-    ``writable``: disks will be written, so that a domain that runs is refused. Raises UsageError.
+    ``writable``: disks will be written, so that a domain that runs is refused. ``uuid``: the name may be one. Raises
+    UsageError.
     """
-    path = _document(name, connect)
+    path = _document(name, connect, uuid)
     domain = _root(path)
     own = domain.findtext("name") or name
     if writable and _runs(own):
@@ -111,7 +112,7 @@ def _folders(connect: str | None) -> list[str]:
                      "qemu:///session's, not from a connection")  # fmt: skip
 
 
-def _document(name: str, connect: str | None) -> str:
+def _document(name: str, connect: str | None, uuid: bool) -> str:
     if os.path.isfile(name) and ("/" in name or name.endswith(".xml")):
         return name
     folders = _folders(connect)
@@ -120,7 +121,7 @@ def _document(name: str, connect: str | None) -> str:
             path = os.path.join(folder, f"{name}.xml")
             if os.path.isfile(path):
                 return path
-    wanted = name.replace("-", "").lower()
+    wanted = name.replace("-", "").lower() if uuid else ""
     for folder in folders:
         try:
             entries = sorted(os.listdir(folder))

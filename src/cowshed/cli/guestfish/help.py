@@ -111,11 +111,13 @@ def list_commands(out: Output, name: str | None) -> int:
     rows = []
     for known in commands():
         rows.append((known.name, known.help))
-        rows += [(other, f"alias for '{known.name}'") for other in known.names[1:]]
+        # other names of old: known, but not shown
+        shown = [other for other in known.names[1:] if not other.endswith("-opts")]
+        rows += [(other, f"alias for '{known.name}'") for other in shown]
     # the two that one needs first, first
     rows.sort(key=lambda row: (row[0] not in ("help", "quit"), row[0]))
     out.write("    Command              Description\n")
-    for shown, text in rows:
-        out.write(f"{shown:<20} {text}\n")
+    for name, text in rows:
+        out.write(f"{name:<20} {text}\n")
     out.write("    Use -h <cmd> / help <cmd> to show detailed help for a command.\n")
     return 0

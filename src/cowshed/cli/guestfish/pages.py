@@ -126,12 +126,10 @@ _NOTES = {
 
 def describe(known: Command) -> list[str]:
     """The paragraphs of a command's description."""
-    gone = known.module == "kernel"
     parts: list[str] = []
-    if gone:
-        why = known.help.strip("()")
-        why = f"is {why}" if why.startswith("not") else f"{why}, and none is started"
-        parts.append(f"This command of guestfish can't be carried out here: it {why}.")
+    if known.module == "refused":
+        parts.append(f"This command of guestfish is not carried out here: {known.help[1:-1]}.")
+        parts += [f"Instead: {known.instead}."] * bool(known.instead)
     else:
         parts.append(f"{known.help[:1].upper()}{known.help[1:]}.")
         parts += _NOTES.get(known.name, ())

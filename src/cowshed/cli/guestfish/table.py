@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 #: the modules below verbs/, those that short scripts need first
 MODULES = (
     "disk", "read", "write", "local", "facts", "text", "copy", "archive", "partition", "volume", "group", "logical",
-    "filesystem",
-    "device", "inspection", "settings", "ext", "rights", "initrd", "journal", "hive", "erase", "forensic", "kernel",
+    "filesystem", "device", "inspection", "settings", "ext", "rights", "initrd", "journal", "hive", "erase", "forensic",
+    "iso", "swap", "handle", "refused",
 )  # fmt: skip
 
 
@@ -46,9 +46,11 @@ class Argument:
 class Command:
     """``names``: its own first, then aliases. ``rest``: the last argument takes all further words. ``internal``: what
     error messages call it. ``local``: it works before `run`. ``misuse``: what is said of a wrong number of arguments,
-    where that isn't its usage; ``{}`` stands for its name."""
+    where that isn't its usage; ``{}`` stands for its name. ``instead``: of one that is refused, what to do."""
 
-    __slots__ = ("arguments", "handler", "help", "internal", "local", "misuse", "module", "names", "result", "step")
+    __slots__ = (
+        "arguments", "handler", "help", "instead", "internal", "local", "misuse", "module", "names", "result", "step",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,8 +63,10 @@ class Command:
         local: bool,
         handler: Callable[..., Any],
         misuse: str,
+        instead: str,
     ) -> None:
         self.names = names
+        self.instead = instead
         self.misuse = misuse
         self.arguments = arguments
         self.result = result
@@ -90,6 +94,7 @@ class Command:
         return " ".join(words)
 
 
+#: by name in small letters
 _COMMANDS: dict[str, Command] = {}
 _loaded: list[str] = []
 
@@ -104,6 +109,7 @@ def command(
     step: str = "",
     local: bool = False,
     misuse: str = "",
+    instead: str = "",
 ) -> Callable[[Handler], Handler]:
     """Declare the function below as a command; ``names``: its name and its aliases, separated by blanks."""
 
@@ -119,11 +125,13 @@ def command(
             local,
             handler,
             misuse,
+            instead,
         )
         for name in all_names:
-            if name in _COMMANDS and _COMMANDS[name].handler.__qualname__ != handler.__qualname__:
+            known = _COMMANDS.setdefault(name.lower(), made)
+            if known.handler.__qualname__ != handler.__qualname__:
                 raise AssertionError(f"the command {name} is declared twice")
-            _COMMANDS[name] = made
+            _COMMANDS[name.lower()] = made
         return handler
 
     return take
@@ -153,4 +161,4 @@ def commands() -> Iterator[Command]:
 def names() -> list[str]:
     """All names of commands, aliases too, sorted."""
     find("")
-    return sorted(_COMMANDS)
+    return sorted(name for known in set(_COMMANDS.values()) for name in known.names)

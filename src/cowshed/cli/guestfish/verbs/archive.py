@@ -142,7 +142,7 @@ _TAR_OUT = (
 )
 
 
-@command("tar-out", _TAR_OUT, help="pack directory into tarfile")
+@command("tar-out tar-out-opts", _TAR_OUT, help="pack directory into tarfile")
 def tar_out(
     fish: Fish,
     directory: bytes,
@@ -168,7 +168,7 @@ def txz_out(fish: Fish, directory: bytes, tarball: str) -> None:
 
 
 @command(
-    "tar-in",
+    "tar-in tar-in-opts",
     "tarfile:in directory:path [compress:string] [xattrs:bool] [selinux:bool] [acls:bool]",
     help="unpack tarfile to directory",
 )

@@ -107,6 +107,12 @@ def blockdev_getbsz(fish: Fish, device: str) -> int:
     return 4096 if node.size % 4096 == 0 else 2048 if node.size % 2048 == 0 else 1024 if node.size % 1024 == 0 else 512
 
 
+@command("blockdev-setbsz", "device:device blocksize:int", help="set blocksize of block device")
+def blockdev_setbsz(fish: Fish, device: str, blocksize: int) -> None:
+    """Does nothing there either, and never did."""
+    opened(fish, device, "blockdev_setbsz")
+
+
 @command("blockdev-getro", "device:device", "bool", help="is block device set to read-only")
 def blockdev_getro(fish: Fish, device: str) -> bool:
     return opened(fish, device, "blockdev_getro").read_only
@@ -225,7 +231,7 @@ def vfs_label(fish: Fish, mountable: str) -> str:
     return _identity(fish, mountable, "LABEL", "vfs_label")
 
 
-@command("vfs-uuid", "mountable:mountable", "string", help="get the filesystem UUID")
+@command("vfs-uuid get-uuid", "mountable:mountable", "string", help="get the filesystem UUID")
 def vfs_uuid(fish: Fish, mountable: str) -> str:
     return _identity(fish, mountable, "UUID", "vfs_uuid")
 

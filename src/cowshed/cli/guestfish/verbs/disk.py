@@ -6,7 +6,7 @@ import errno
 import os
 import stat as _stat
 
-from ....errors import CowshedError
+from ....errors import CowshedError, UsageError
 from ....guest.filesystem.base import GuestError
 from ..fish import Failed, Fish
 from ..table import command
@@ -23,7 +23,7 @@ _PROTOCOLS = (
 
 
 @command(
-    "add-drive add",
+    "add-drive add add-drive-opts",
     "filename:string [readonly:bool] [format:string] [iface:string] [name:string] [label:string] [protocol:string] "
     "[server:names] [username:string] [secret:string] [cachemode:string] [discard:string] [copyonread:bool] "
     "[blocksize:int]",
@@ -79,6 +79,73 @@ def add_drive(
 @command("add-drive-ro add-ro", "filename:string", help="add a drive in snapshot mode (read-only)", local=True)
 def add_drive_ro(fish: Fish, filename: str) -> None:
     add_drive(fish, filename, readonly=True)
+
+
+@command("add-cdrom", "filename:string", help="add a CD-ROM disk image to examine", local=True)
+def add_cdrom(fish: Fish, filename: str) -> None:
+    add_drive(fish, filename, readonly=True)
+
+
+_WITH_IF = "filename:string iface:string"
+
+
+@command("add-drive-with-if", _WITH_IF, help="add a drive specifying the QEMU block emulation to use", local=True)
+def add_drive_with_if(fish: Fish, filename: str, iface: str) -> None:
+    add_drive(fish, filename, iface=iface)
+
+
+@command(
+    "add-drive-ro-with-if",
+    _WITH_IF,
+    help="add a drive read-only specifying the QEMU block emulation to use",
+    local=True,
+)
+def add_drive_ro_with_if(fish: Fish, filename: str, iface: str) -> None:
+    add_drive(fish, filename, readonly=True, iface=iface)
+
+
+@command(
+    "add-domain domain",
+    "dom:string [libvirturi:string] [readonly:bool] [iface:string] [live:bool] [allowuuid:bool] [readonlydisk:string] "
+    "[cachemode:string] [discard:string] [copyonread:bool]",
+    "int",
+    help="add the disk(s) from a named libvirt domain",
+    local=True,
+)
+def add_domain(
+    fish: Fish,
+    dom: str,
+    libvirturi: str | None = None,
+    readonly: bool = False,
+    iface: str = "",
+    live: bool = False,
+    allowuuid: bool = False,
+    readonlydisk: str = "write",
+    cachemode: str = "",
+    discard: str = "",
+    copyonread: bool = False,
+) -> int:
+    """All of its disks or none."""
+    from ..domain import disks_of
+
+    if readonlydisk not in ("error", "read", "write", "ignore"):
+        raise HostFailure("unknown readonly_disk parameter")
+    if live:
+        raise HostFailure("libguestfs live support was removed in libguestfs 1.48")
+    try:
+        found = disks_of(dom, libvirturi, writable=not (readonly or fish.readonly), uuid=allowuuid)
+    except UsageError as error:
+        raise HostFailure(str(error)) from error
+    if readonlydisk == "error" and not readonly and any(disk.readonly for disk in found):
+        disk = next(disk for disk in found if disk.readonly)
+        raise HostFailure(f"{disk.file}: disk is marked <readonly/> in libvirt XML, and readonly_disk was set to error")
+    if readonlydisk == "ignore":
+        found = [disk for disk in found if not disk.readonly]
+    for disk in found:
+        kept = readonly or (disk.readonly and readonlydisk != "write")
+        add_drive(fish, disk.file, readonly=kept or None, format=disk.fmt, iface=iface, cachemode=cachemode,
+                  discard=discard)  # fmt: skip
+    return len(found)
 
 
 @command("launch run", help="launch the backend", local=True)
@@ -181,7 +248,9 @@ def mount_vfs(fish: Fish, options: str, vfstype: str, mountable: str, mountpoint
     mount_with(fish, options, vfstype, mountable, mountpoint, "mount_vfs")
 
 
-@command("umount unmount", "pathordevice:place [force:bool] [lazyunmount:bool]", help="unmount a filesystem")
+@command(
+    "umount unmount umount-opts", "pathordevice:place [force:bool] [lazyunmount:bool]", help="unmount a filesystem"
+)
 def umount(fish: Fish, pathordevice: str, force: bool = False, lazyunmount: bool = False) -> None:
     if pathordevice.startswith("/dev/"):
         check_device(fish, pathordevice, "umount_stub")

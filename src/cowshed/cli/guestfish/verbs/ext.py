@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ....guest.filesystem.ext.filesystem import ExtFileSystem
+    from ....guest.filesystem.ext.inode import Inode
     from ....guest.place import Place
 
 KINDS = ("ext2", "ext3", "ext4")
@@ -136,8 +137,11 @@ def tune2fs(
             raise Failed(f"{device}: {error}") from error
 
 
-def _flagged(fish: Fish, file: bytes, program: str) -> tuple[ExtFileSystem, Place]:
-    """The file system and the place of a file whose flags are asked for; a link is not followed."""
+def _flagged(
+    fish: Fish, file: bytes, program: str, refusal: str = "While reading flags on", number: int = errno.ENOTTY
+) -> tuple[ExtFileSystem, Place]:
+    """The file system and the place of a file whose flags are asked for; a link is not followed. ``refusal`` and
+    ``number``: what is said of other file systems."""
     from ....guest.filesystem.ext.filesystem import ExtFileSystem
 
     shown = os.fsdecode(file)
@@ -148,7 +152,7 @@ def _flagged(fish: Fish, file: bytes, program: str) -> tuple[ExtFileSystem, Plac
         raise Failed(f"{program}: {shown}: {program}: {reason} while trying to stat /sysroot{shown}") from error
     if not isinstance(place.mount.fs, ExtFileSystem):
         raise Failed(
-            f"{program}: {shown}: {program}: {os.strerror(errno.ENOTTY)} While reading flags on /sysroot{shown}"
+            f"{program}: {shown}: {program}: {os.strerror(number)} {refusal} /sysroot{shown}"
         )
     return place.mount.fs, place
 
@@ -190,6 +194,63 @@ def set_e2attrs(fish: Fish, file: bytes, attrs: str, clear: bool = False) -> Non
         raise Failed(
             f"chattr: {shown}: chattr: {os.strerror(error.errno or 0)} while setting flags on /sysroot{shown}"
         ) from error
+
+
+def _versioned(fish: Fish, file: bytes, program: str, words: str) -> tuple[ExtFileSystem, Inode]:
+    """The file system and the inode of a file or a directory, which alone can be asked. Raises Failed."""
+    fs, place = _flagged(fish, file, program, words, errno.EOPNOTSUPP)
+    inode = fs.inodes.live(place.number)
+    if not (inode.is_file or inode.is_dir):
+        shown = os.fsdecode(file)
+        raise Failed(f"{program}: {shown}: {program}: {os.strerror(errno.EOPNOTSUPP)} {words} /sysroot{shown}")
+    return fs, inode
+
+
+@command("get-e2generation", "file:path", "int", help="get ext2 file generation of a file")
+def get_e2generation(fish: Fish, file: bytes) -> int:
+    _, inode = _versioned(fish, file, "lsattr", "While reading flags on")
+    return inode.generation
+
+
+@command("set-e2generation", "file:path generation:int64", help="set ext2 file generation of a file")
+def set_e2generation(fish: Fish, file: bytes, generation: int) -> None:
+    import time
+
+    from ....guest.filesystem.ext.tune import set_generation
+
+    fs, inode = _versioned(fish, file, "chattr", "while reading flags on")
+    try:
+        fish.session.tree.writing(fish.session.tree.resolve(file, follow=False), file)
+        set_generation(fs, inode.number, generation & 0xFFFFFFFF, time.time_ns())
+    except GuestError as error:
+        shown = os.fsdecode(file)
+        raise Failed(
+            f"chattr: {shown}: chattr: {os.strerror(error.errno or 0)} while setting version on /sysroot{shown}"
+        ) from error
+
+
+@command(
+    "mklost-and-found", "mountpoint:path", help="make lost+found directory on an ext2/3/4 filesystem"
+)
+def mklost_and_found(fish: Fish, mountpoint: bytes) -> None:
+    """With blocks for what a check may find: names are made in it until it has its direct blocks, and taken away."""
+    tree = fish.session.tree
+    path = mountpoint.rstrip(b"/") + b"/lost+found"
+    try:
+        place = tree.make(path, 0o40700)
+    except GuestError as error:
+        shown = os.fsdecode(mountpoint)
+        raise Failed(f"cd /sysroot{shown} && mklost+found: command failed") from error
+    block = place.mount.fs.block_size
+    made = []
+    # no name takes less room; where a directory's size says nothing of its blocks this ends all the same
+    for number in range(12 * block // 240):
+        if place.stat().size >= 12 * block:
+            break
+        made.append(path + b"/%0240d" % number)
+        tree.open_file(made[-1])
+    for name in made:
+        tree.unlink(name)
 
 
 @command("zerofree", "device:device", help="zero unused inodes and disk blocks on ext2/3 filesystem")

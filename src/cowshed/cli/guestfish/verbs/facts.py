@@ -130,32 +130,32 @@ def _is(fish: Fish, path: bytes, kind: int, follow: bool) -> bool:
         raise
 
 
-@command("is-file", "path:path [followsymlinks:bool]", "bool", help="test if a regular file")
+@command("is-file is-file-opts", "path:path [followsymlinks:bool]", "bool", help="test if a regular file")
 def is_file(fish: Fish, path: bytes, followsymlinks: bool = False) -> bool:
     return _is(fish, path, _stat.S_IFREG, followsymlinks)
 
 
-@command("is-dir", "path:path [followsymlinks:bool]", "bool", help="test if a directory")
+@command("is-dir is-dir-opts", "path:path [followsymlinks:bool]", "bool", help="test if a directory")
 def is_dir(fish: Fish, path: bytes, followsymlinks: bool = False) -> bool:
     return _is(fish, path, _stat.S_IFDIR, followsymlinks)
 
 
-@command("is-blockdev", "path:path [followsymlinks:bool]", "bool", help="test if block device")
+@command("is-blockdev is-blockdev-opts", "path:path [followsymlinks:bool]", "bool", help="test if block device")
 def is_blockdev(fish: Fish, path: bytes, followsymlinks: bool = False) -> bool:
     return _is(fish, path, _stat.S_IFBLK, followsymlinks)
 
 
-@command("is-chardev", "path:path [followsymlinks:bool]", "bool", help="test if character device")
+@command("is-chardev is-chardev-opts", "path:path [followsymlinks:bool]", "bool", help="test if character device")
 def is_chardev(fish: Fish, path: bytes, followsymlinks: bool = False) -> bool:
     return _is(fish, path, _stat.S_IFCHR, followsymlinks)
 
 
-@command("is-fifo", "path:path [followsymlinks:bool]", "bool", help="test if FIFO (named pipe)")
+@command("is-fifo is-fifo-opts", "path:path [followsymlinks:bool]", "bool", help="test if FIFO (named pipe)")
 def is_fifo(fish: Fish, path: bytes, followsymlinks: bool = False) -> bool:
     return _is(fish, path, _stat.S_IFIFO, followsymlinks)
 
 
-@command("is-socket", "path:path [followsymlinks:bool]", "bool", help="test if socket")
+@command("is-socket is-socket-opts", "path:path [followsymlinks:bool]", "bool", help="test if socket")
 def is_socket(fish: Fish, path: bytes, followsymlinks: bool = False) -> bool:
     return _is(fish, path, _stat.S_IFSOCK, followsymlinks)
 
@@ -316,6 +316,30 @@ def file(fish: Fish, path: str) -> str:
         return kind
     fs, number = place.mount.fs, place.number
     return describe(fs.read(number, 0, 1 << 20), stat.mode, lambda offset, length: fs.read(number, offset, length))
+
+
+@command("zfile", "meth:string path:path", "string", help="determine file type inside a compressed file")
+def zfile(fish: Fish, meth: str, path: bytes) -> str:
+    """Nothing is in a file that isn't there, or isn't packed so."""
+    import bz2
+    import zlib
+
+    from ..magic import describe
+
+    if meth not in ("gzip", "compress", "bzip2"):
+        raise Failed("unknown method")
+    tree = fish.session.tree
+    try:
+        head = b"".join(tree.chunks(tree.regular(path), 0, 1 << 20))
+    except GuestError:
+        return describe(b"")
+    if head[:2] == b"\x1f\x9d" and meth != "bzip2":
+        raise Failed("what compress(1) packed is not unpacked here")
+    try:
+        unpacker = bz2.BZ2Decompressor() if meth == "bzip2" else zlib.decompressobj(31)
+        return describe(unpacker.decompress(head, 1 << 20))
+    except (OSError, zlib.error):
+        return describe(b"")
 
 
 @command("file-architecture", "filename:path", "string", help="detect the architecture of a binary file")

@@ -147,33 +147,9 @@ def mkfs(
     fish.session.devices.forget()
 
 
-@command("mkswap", "device:device [label:string] [uuid:string]", help="create a swap partition")
-def mkswap(fish: Fish, device: str, label: str = "", uuid: str | None = None) -> None:
-    """Version 1: from byte 1024 version, last page, bad pages, uuid, label; the mark at the end of the first page."""
-    import struct
-    from uuid import UUID, uuid4
-
-    node = opened(fish, device, "mkswap")
-    page = 4096
-    if fish.session.user(device) is not None:
-        raise Failed(f"{device}: mkswap: error: {device} is mounted; will not make swapspace")
-    if node.size < 10 * page:
-        raise Failed(f"{device}: mkswap: error: swap area needs to be at least 40 KiB")
-    try:
-        identity = UUID(uuid) if uuid is not None else uuid4()
-    except ValueError as error:
-        raise Failed(f"{device}: mkswap: error: parsing UUID failed") from error
-    name = label.encode()
-    if len(name) > 16:
-        raise Failed(f"{label}: Linux swap labels are limited to 16 bytes")
-    # what was there before must not be found beside the new mark
-    for at in (0, 0x10000):
-        node.write(at, bytes(min(0x1000, node.size - at)))
-    head = struct.pack("<III", 1, node.size // page - 1, 0) + identity.bytes + name.ljust(16, b"\0")
-    node.write(1024, head)
-    node.write(page - 10, b"SWAPSPACE2")
-    node.flush()
-    fish.session.devices.forget()
+@command("mkfs-b", "fstype:string blocksize:int device:device", help="make a filesystem with block size")
+def mkfs_b(fish: Fish, fstype: str, blocksize: int, device: str) -> None:
+    mkfs(fish, fstype, device, blocksize)
 
 
 @command("xfs-info", "pathordevice:place", "hash", help="get geometry of XFS filesystem")
@@ -222,6 +198,71 @@ def xfs_info(fish: Fish, pathordevice: str) -> list[tuple[str, str]]:
         "xfs_rtextents": struct.unpack_from(">Q", block, 24)[0],
     }
     return [(name, str(value)) for name, value in fields.items()]
+
+
+@command(
+    "xfs-admin",
+    "device:device [extunwritten:bool] [imgfile:bool] [v2log:bool] [projid32bit:bool] [lazycounter:bool] "
+    "[label:string] [uuid:string]",
+    help="change parameters of an XFS filesystem",
+)
+def xfs_admin(
+    fish: Fish,
+    device: str,
+    extunwritten: bool = False,
+    imgfile: bool = False,
+    v2log: bool = False,
+    projid32bit: bool = False,
+    lazycounter: bool | None = None,
+    label: str | None = None,
+    uuid: str | None = None,
+) -> None:
+    """The label is changed; of the other parameters only what is so already is taken."""
+    node = opened(fish, device, "xfs_admin")
+    if fish.session.user(device) is not None:
+        raise Failed(f"{device}: xfs_admin: {device} contains a mounted filesystem")
+    if kind_of(node) != "xfs":
+        raise Failed(f"{device}: xfs_admin: not a valid XFS filesystem")
+    lazy = dict(xfs_info(fish, device))["xfs_lazycount"] == "1"
+    version = int.from_bytes(node.read(100, 2), "big")
+    wide = bool(version & 0xF == 5 or (version & 0x8000 and int.from_bytes(node.read(200, 4), "big") & 0x80))
+    asked = {
+        "extunwritten": (extunwritten, True),
+        "v2log": (v2log, bool(version & 0x400)),
+        "projid32bit": (projid32bit, wide),
+        # without effect since version 5
+        "lazycounter": (lazycounter is not None, version & 0xF == 5 or lazy == lazycounter),
+    }
+    for name, (given, so) in asked.items():
+        if given and not so:
+            raise Failed(f"{device}: {name}: how XFS keeps its metadata is not changed here; instead: xfs_admin on it")
+    if uuid is not None:
+        raise Failed(
+            f"{device}: uuid: the log carries it too, and is not made anew here; instead: download the device, and use "
+            "xfs_admin -U on it"
+        )
+    if label is not None:
+        # what xfs_admin takes for none
+        set_label(fish, device, "" if label == "--" else label)
+
+
+#: kinds whose smallest size the original finds, with programs of theirs
+_SHRINKING = ("ext2", "ext3", "ext4", "btrfs", "ntfs")
+
+
+@command("vfs-minimum-size", "mountable:mountable", "int", help="get minimum filesystem size")
+def vfs_minimum_size(fish: Fish, mountable: str) -> int:
+    node = opened(fish, mountable, "vfs_minimum_size")
+    kind = kind_of(node)
+    if kind in _SHRINKING:
+        raise Failed(f"{mountable}: how small {kind} could become is not found out here: nothing of it is shrunk")
+    if kind != "xfs":
+        raise Failed(f"don't know how to get minimum size of '{kind}' filesystems")
+    if fish.session.mounted(mountable) is None:
+        raise Failed(f"device not mounted: {mountable}")
+    # XFS does not shrink
+    facts = dict(xfs_info(fish, mountable))
+    return int(facts["xfs_datablocks"]) * int(facts["xfs_blocksize"])
 
 
 @command("mkmountpoint", "exemptpath:string", help="create a mountpoint")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..fish import Failed, Fish
+from ..fish import Failed, Fish, Foreign
 from ..table import command
 
 TYPE_CHECKING = False
@@ -135,3 +135,22 @@ def inspect_list_applications(fish: Fish, root: str) -> Iterator[list[tuple[str,
 )  # fmt: skip
 def inspect_list_applications2(fish: Fish, root: str) -> Iterator[list[tuple[str, str]]]:
     return _applications(fish, root, 2)
+
+
+@command(
+    "inspect-get-icon",
+    "root:mountable [favicon:bool] [highquality:bool]",
+    "buffer",
+    help="get the icon corresponding to this operating system",
+    # the first question of several
+    internal="inspect_get_type",
+)
+def inspect_get_icon(fish: Fish, root: str, favicon: bool = True, highquality: bool = False) -> bytes:
+    from ....guest.inspect.icon import icon
+
+    found = _root(fish, root, "inspect_get_type")
+    try:
+        fish.need_root("is_file")
+    except Failed as failed:
+        raise Foreign("is_file", str(failed)) from failed
+    return icon(fish.session.tree, found, favicon=favicon, high=highquality)

@@ -236,7 +236,7 @@ def case_sensitive_path(fish: Fish, path: bytes) -> bytes:
         raise
 
 
-@command("glob-expand", "pattern:path [directoryslash:bool]", "list", help="expand a wildcard path")
+@command("glob-expand glob-expand-opts", "pattern:path [directoryslash:bool]", "list", help="expand a wildcard path")
 def glob_expand(fish: Fish, pattern: bytes, directoryslash: bool = True) -> list[bytes]:
     from ....guest.search import glob
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..fish import Failed, Fish
+from ..fish import Failed, Fish, Foreign
 from ..table import command
 from .read import HostFailure
 
@@ -34,8 +34,17 @@ _SETTINGS: dict[str, tuple[str, object, bool, str]] = {
 }
 
 
+#: those that may be set after `run` too
+_ANY_TIME = ("autosync", "identifier", "program", "trace", "verbose")
+
 #: what the value is called where that isn't the setting's own name
 _VALUES = {"path": "searchpath", "qemu": "hv"}
+
+
+def need_config(fish: Fish, internal: str) -> None:
+    """What is said of the machine is said before it runs, as there. Raises Foreign."""
+    if fish.session.running:
+        raise Foreign(internal, "this function can only be called in the config state")
 
 
 def _checked(name: str, value: object, first: object) -> object:
@@ -82,6 +91,8 @@ def _declare(name: str) -> None:
         return
 
     def put(fish: Fish, value: object) -> None:
+        if name not in _ANY_TIME:
+            need_config(fish, f"set_{name.replace('-', '_')}")
         fish.facts[fact] = _checked(name, value, first)
 
     put.__qualname__ = f"set-{name}"
@@ -92,6 +103,19 @@ def _declare(name: str) -> None:
 
 for _name in _SETTINGS:
     _declare(_name)
+
+
+@command("get-attach-method", "", "string", help="get the backend", local=True)
+def get_attach_method(fish: Fish) -> object:
+    found = fish.facts.get("backend", "direct")
+    # what the backend was called of old
+    return "appliance" if found == "direct" else found
+
+
+@command("set-attach-method attach-method", "backend:string", help="set the backend", local=True)
+def set_attach_method(fish: Fish, backend: str) -> None:
+    need_config(fish, "set_attach_method")
+    fish.facts["backend"] = _checked("backend", backend, "direct")
 
 
 def _backend_settings(fish: Fish) -> list[str]:
@@ -112,6 +136,7 @@ def get_backend_settings(fish: Fish) -> list[str]:
 
 @command("set-backend-settings", "settings:names", help="replace per-backend settings strings", local=True)
 def set_backend_settings(fish: Fish, settings: list[str]) -> None:
+    need_config(fish, "set_backend_settings")
     fish.facts["backend-settings"] = settings
 
 
@@ -126,12 +151,14 @@ def get_backend_setting(fish: Fish, name: str) -> str:
 
 @command("set-backend-setting", "name:string val:string", help="set a single per-backend settings string", local=True)
 def set_backend_setting(fish: Fish, name: str, val: str) -> None:
+    need_config(fish, "set_backend_setting")
     clear_backend_setting(fish, name)
     _backend_settings(fish).append(f"{name}={val}")
 
 
 @command("clear-backend-setting", "name:string", "int", help="remove a single per-backend settings string", local=True)
 def clear_backend_setting(fish: Fish, name: str) -> int:
+    need_config(fish, "clear_backend_setting")
     found = _backend_settings(fish)
     rest = [one for one in found if one.partition("=")[0] != name]
     fish.facts["backend-settings"] = rest
@@ -145,7 +172,7 @@ def get_sockdir(fish: Fish) -> str:
     return os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
 
 
-@command("get-pid", "", "int", help="get PID of hypervisor", local=True)
+@command("get-pid pid", "", "int", help="get PID of hypervisor", local=True)
 def get_pid(fish: Fish) -> int:
     raise Failed("no hypervisor process is running")
 

@@ -401,11 +401,6 @@ def lremovexattr(fish: Fish, xattr: str, path: bytes) -> None:
     _remove_xattr(fish, xattr, path, False)
 
 
-@command("setcon", "context:string", help="set SELinux security context")
-def setcon(fish: Fish, context: str) -> None:
-    raise Failed("needs a running guest kernel; set security.selinux with lsetxattr instead")
-
-
 @command("fill", "c:int len:int path:path", help="fill a file with octets")
 def fill(fish: Fish, c: int, len: int, path: bytes) -> None:
     if not 0 <= c <= 255:
@@ -440,3 +435,14 @@ def fallocate64(fish: Fish, path: bytes, len: int) -> None:
         raise Failed(f"{len}: invalid length")
     fish.session.tree.open_file(path)
     fish.session.tree.truncate(path, len)
+
+
+@command("fallocate", "path:path len:int", help="preallocate a file in the guest filesystem", step="open: ")
+def fallocate(fish: Fish, path: bytes, len: int) -> None:
+    fallocate64(fish, path, len)
+
+
+@command("fill-dir", "dir:path nr:int", help="fill a directory with empty files", step="create: ")
+def fill_dir(fish: Fish, dir: bytes, nr: int) -> None:
+    for number in range(nr):
+        fish.session.tree.open_file(dir.rstrip(b"/") + b"/%08d" % number)

@@ -99,3 +99,47 @@ class Volume:
         ):
             wide += plain[16:].decode("latin-1")
         return wide.split("\0")[0].rstrip(" ")
+
+
+#: texts of the primary descriptor (ECMA-119, 8.4): name, first byte, length
+_TEXTS = (
+    ("system_id", 8, 32), ("volume_id", 40, 32), ("volume_set_id", 190, 128), ("publisher_id", 318, 128),
+    ("data_preparer_id", 446, 128), ("application_id", 574, 128), ("copyright_file_id", 702, 37),
+    ("abstract_file_id", 739, 37), ("bibliographic_file_id", 776, 37),
+)  # fmt: skip
+_DATES = (
+    ("volume_creation_t", CREATED), ("volume_modification_t", MODIFIED), ("volume_expiration_t", 847),
+    ("volume_effective_t", 864),
+)  # fmt: skip
+
+
+def primary_facts(sector: bytes) -> list[tuple[str, str | int]]:
+    """The fields of a primary volume descriptor that tell where an image is from, in their order; times are seconds
+    since 1970, -1 where none is given. Raises ForeignError where it is none."""
+    if len(sector) < SECTOR or sector[0] != PRIMARY or sector[1:6] != b"CD001":
+        raise ForeignError("Not an ISO 9660 file system: no primary volume descriptor")
+    texts = {name: _text(sector[at : at + length]) for name, at, length in _TEXTS}
+    found: list[tuple[str, str | int]] = [(name, texts.pop(name)) for name in ("system_id", "volume_id")]
+    found.append(("volume_space_size", struct.unpack_from("<I", sector, 80)[0]))
+    numbers = (("volume_set_size", 120), ("volume_sequence_number", 124), ("logical_block_size", 128))
+    found += [(name, struct.unpack_from("<H", sector, at)[0]) for name, at in numbers]
+    found += texts.items()
+    return found + [(name, _seconds(sector[at : at + 17])) for name, at in _DATES]
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0")[0].rstrip(b" ").decode("utf-8", "surrogateescape")
+
+
+def _seconds(date: bytes) -> int:
+    """A date of 16 digits and quarters of an hour east of Greenwich (ECMA-119, 8.4.26.1)."""
+    import calendar
+
+    if not date[:16].isdigit() or not date[:16].strip(b"0"):
+        return -1
+    parts = [int(date[:4]), *(int(date[at : at + 2]) for at in range(4, 14, 2))]
+    east: int = struct.unpack("b", date[16:])[0]
+    try:
+        return calendar.timegm(tuple(parts)) - east * 900
+    except (ValueError, OverflowError):
+        return -1
