@@ -30,7 +30,7 @@ from cowshed.errors import (
 from cowshed.pool.host import Host
 from cowshed.pool.jobs import READ, WRITE
 from cowshed.pool.pool import Pool
-from cowshed.pool.store import Lock
+from cowshed.pool.store import Lock, Store
 from cowshed.wire.libvirt.definition import PoolDef
 
 UUID = "16182fc3-65ac-4a24-90d4-a8819df3b1d9"
@@ -594,6 +594,27 @@ def test_what_a_dead_process_left_to_be_done_outlives_a_look(yard: Yard) -> None
     with yard.host.store.pool_lock("x", "create"):
         assert path.exists()
     assert not path.exists()
+
+
+def test_a_pool_that_is_done_while_the_others_are_read(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was being created when the pools' names were read, and is not any more when that is asked for."""
+    other = Host(str(yard.folder))
+    definition = other._parsed(yard.xml("other", "12345678-1234-4234-8234-123456789abc", "/one"))
+    held = [other.store.pool_lock("other", "create", definition)]
+    held[0].__enter__()
+    real = Store.names
+
+    def names(self: Store) -> list[str]:
+        found = real(self)
+        if self is yard.host.store and held:
+            other.store.save_state(definition)
+            held.pop().__exit__()
+        return found
+
+    monkeypatch.setattr(Store, "names", names)
+    text = "operation failed: Storage source conflict with pool: 'other'"
+    refused(lambda: yard.host.define(yard.xml("mine", None, "/one")), text, OperationError)
+    assert not held
 
 
 def test_only_one_of_eight_gets_it(yard: Yard) -> None:

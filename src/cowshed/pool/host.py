@@ -278,11 +278,13 @@ class Host:
 
     def _check_free(self, new: PoolDef, there: PoolDef | None) -> None:
         """Raises OperationError when name, uuid or source belong to another pool. Gives a uuid where there is none."""
+        # first what is being created: it may be done, and no longer reserved, by the time when the others were read
+        reserved = [pool for pool in self.store.reserved() if pool.name != new.name]
         others: list[PoolDef] = []
         for name in self.store.names():
             if name != new.name:
                 others += [pool for pool in self.store.load(name) if pool is not None]
-        others += [pool for pool in self.store.reserved() if pool.name != new.name]
+        others += reserved
         # in this order, as libvirt does
         key = self.backend(new.type).source_key(new)
         for pool in others if key is not None else ():
