@@ -51,7 +51,8 @@ class Events:
         record = {"time": time.time(), "kind": kind, "name": pool, "uuid": uuid or "", "event": event, "text": text}
         line = dump(record)
         try:
-            fd = locks.open_locked(self.path, timeout=5.0, mode=0o644)
+            # nobody else's to open: whoever may read a file may lock it, and everybody would wait
+            fd = locks.open_locked(self.path, timeout=5.0)
             if fd is None:
                 return
             try:

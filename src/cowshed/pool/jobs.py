@@ -43,6 +43,8 @@ PART_SUFFIX = ".part"
 
 #: seconds between two looks at the cancel file, and between two writes of the figures
 _BEAT = 0.25
+#: seconds to wait for others who claim something: that takes them no time, unless they were stopped just then
+_PATIENCE = 15.0
 # armed (0 or 1), phase, phases, done, total
 _FIGURES = "{:d} {:04d} {:04d} {:020d} {:020d}\n"
 _FIGURES_LENGTH = len(_FIGURES.format(0, 0, 1, 0, 0))
@@ -65,7 +67,8 @@ class Job:
     """
 
     __slots__ = (
-        "armed", "done", "extent", "id", "jobs", "kind", "part", "phase", "phases", "pid", "started", "total", "wants",
+        "armed", "done", "extent", "id", "jobs", "kind", "part", "phase", "phases", "pid", "places", "started", "total",
+        "wants",
     )  # fmt: skip
 
     def __init__(self, jobs: Jobs, id: str) -> None:
@@ -77,6 +80,7 @@ class Job:
         self.started = 0.0
         self.part: str | None = None
         self.extent: tuple[int, int] | None = None
+        self.places: list[str] = []
         self.armed = False
         self.phase = 0
         self.phases = 1
@@ -220,17 +224,24 @@ class Jobs:
     # ---- claiming
 
     def claim(
-        self, kind: str, wants: Sequence[Want], *, beside: str | None = None, extent: tuple[int, int] | None = None
+        self,
+        kind: str,
+        wants: Sequence[Want],
+        *,
+        beside: str | None = None,
+        extent: tuple[int, int] | None = None,
+        places: Sequence[str] = (),
     ) -> Claim:
         """Claim volumes for a job named ``kind``, all or none. ``beside`` is the final path of a file that will be
-        made: the claim has a ``part`` in the same directory then. ``extent``: see `Job`.
+        made: the claim has a ``part`` in the same directory then. ``extent``: see `Job`. ``places``: what tells the
+        directory of each of ``wants`` from all others, "" where there is none: two pools may have the same.
 
         Raises StateError in libvirt's words when a volume is taken; the hint says by what. Where no record can be
         written because nothing may be written at all, a job that only reads goes on without one.
         """
         try:
             os.makedirs(self.directory, 0o755, exist_ok=True)
-            gate = locks.open_locked(self._lock)
+            gate = locks.open_locked(self._lock, timeout=_PATIENCE)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and all(how == READ for _, _, how in wants):
                 job = Job(self, "")
@@ -239,34 +250,48 @@ class Jobs:
             raise HostCallError(
                 f"cannot record a job in '{self.directory}'", error.errno or errno.EIO, path=self.directory
             ) from error
-        assert gate is not None
+        if gate is None:
+            raise StateError("another process is claiming a volume", hint=f"it holds a lock on '{self._lock}'")
         try:
             for name in os.listdir(self.directory):
                 if name[0] == ".":  # somebody died in `_add`: we hold the gate, so nobody is in there now
                     os.unlink(os.path.join(self.directory, name))
-            self._check(wants)
-            return self._add(kind, wants, beside, extent)
+            self._check(wants, places)
+            return self._add(kind, wants, beside, extent, places)
         finally:
             os.close(gate)
 
-    def _check(self, wants: Sequence[Want]) -> None:
+    def _check(self, wants: Sequence[Want], places: Sequence[str]) -> None:
         running = self.running()
-        for pool, volume, how in wants:
+        for at, (pool, volume, how) in enumerate(wants):
+            place = places[at] if places else ""
             for job in running:
-                for their_pool, their_volume, their_how in job.wants:
-                    if (their_pool, their_volume) != (pool, volume):
+                for their_at, (their_pool, their_volume, their_how) in enumerate(job.wants):
+                    if their_volume != volume:
+                        continue
+                    if their_pool != pool and not (place and job.places[their_at : their_at + 1] == [place]):
                         continue
                     if their_how == BUILD:
                         raise StateError(f"volume '{volume}' is still being allocated.", hint=job.describe())
                     if their_how == WRITE or how != READ:
                         raise StateError(f"volume '{volume}' is still in use.", hint=job.describe())
 
-    def _add(self, kind: str, wants: Sequence[Want], beside: str | None, extent: tuple[int, int] | None) -> Claim:
+    def _add(
+        self,
+        kind: str,
+        wants: Sequence[Want],
+        beside: str | None,
+        extent: tuple[int, int] | None,
+        places: Sequence[str],
+    ) -> Claim:
         job = Job(self, f"{self._where_and_when()}-{os.urandom(6).hex()}")
         job.kind, job.wants, job.pid, job.started = kind, list(wants), os.getpid(), time.time()
         if beside is not None:
             job.part = os.path.join(os.path.dirname(beside), f"{PART_PREFIX}{job.id}{PART_SUFFIX}")
         facts = {"kind": kind, "wants": job.wants, "pid": job.pid, "started": job.started, "part": job.part}
+        if any(places):
+            job.places = list(places)
+            facts["places"] = job.places
         if extent is not None:
             job.extent = extent
             facts["extent"] = list(extent)
@@ -275,7 +300,8 @@ class Jobs:
         # Others meet the record only under its final name, whole and locked.
         temporary = os.path.join(self.directory, f".{job.id}")
         try:
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            # Nobody else's to open: whoever may read a file may lock it too, and a dead job would look alive.
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 os.write(fd, record + _FIGURES.format(0, 0, 1, 0, 0).encode())
                 if os.fstat(fd).st_size != len(record) + _FIGURES_LENGTH:
@@ -345,6 +371,8 @@ class Jobs:
             job.pid = int(facts["pid"])
             job.started = float(facts["started"])
             job.part = None if facts["part"] is None else str(facts["part"])
+            if "places" in facts:
+                job.places = [str(place) for place in facts["places"]]
             if "extent" in facts:
                 start, end = facts["extent"]
                 job.extent = int(start), int(end)
@@ -433,7 +461,8 @@ class Jobs:
         except OSError:
             return []
         notes = []
-        known = set(self._names()) if parts else set()
+        # a record that can't be read is no record: it was cut off with the machine
+        known = {job.id for job, _ in self._records()} if parts else set()
         for name in parts:
             id = name[len(PART_PREFIX) : -len(PART_SUFFIX)]
             words = id.split("-")

@@ -70,7 +70,8 @@ def pid_file_holder(path: str) -> int | None:
     except OSError:
         return None
     try:
-        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(EXCLUSIVE, os.SEEK_SET, 0, 0, 0))
+        # a daemon's is a write lock; a read lock anybody may have who may read the file
+        answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(SHARED, os.SEEK_SET, 0, 0, 0))
         found = _FLOCK.unpack(answer)
         if found[0] == fcntl.F_UNLCK:
             return None

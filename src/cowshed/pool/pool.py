@@ -371,10 +371,16 @@ class Pool:
                     # who only reads may do so where nothing can be written, not even a lock (see Jobs.claim)
                     if how != READ or error.errno not in (EACCES, EROFS, EPERM):
                         raise
+            places = {}
             for pool in pools:
-                pool._sweep(pool._running(), everything=False)
+                live = pool._running()
+                pool._sweep(live, everything=False)
+                places[pool.name] = pool.backend.place(live)
             extent = extents[0][1:] if extents else None
-            claim = self.host.claims.claim(kind, wants, beside=beside, extent=extent)  # type: ignore[arg-type]
+            claim = self.host.claims.claim(
+                kind, wants, beside=beside, extent=extent,  # type: ignore[arg-type]
+                places=[places[name] for name, _, _ in wants],
+            )  # fmt: skip
             if how == BUILD and not self.backend.files:
                 self._arm(claim, volume)
             return claim

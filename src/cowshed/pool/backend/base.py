@@ -110,6 +110,11 @@ class Backend:
         """Make ``volume`` with the contents of ``origin`` (a volume of any pool); as `create_volume`."""
         raise NoSupportError("storage pool does not support volume creation from an existing volume")
 
+    def place(self, pool: PoolDef) -> str:
+        """What tells the directory that volumes are files of from all others, whatever it is called; "" without one.
+        Another pool's may be the same."""
+        return ""
+
     def is_marked(self, pool: PoolDef, volume: VolumeDef, mark: str) -> bool:
         """Is an unfinished volume the one that the job ``mark`` was making, and nobody else's of that name? Of kinds
         that have `marks`."""
