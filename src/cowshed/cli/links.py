@@ -3,7 +3,7 @@
 A launcher is a few lines of Python run as ``python -I -S -X utf8``: isolated from the caller's environment and
 directory, without the search for site packages (a third of the start-up), with names read as bytes whatever the
 locale. What the search would have found is written into the launcher instead, so a launcher belongs to the
-environment that made it.
+environment that made it. It loads modules out of a pack (pack.py), which is made beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _LONGEST = 127
 def run(argv: list[str], out: Output) -> int:
     """``argv``: what follows ``links``. Returns the exit status."""
     from .main import TOOLS
+    from .pack import write_pack
 
     if len(argv) != 1 or argv[0].startswith("-"):
         if argv == ["--help"] or argv == ["-h"]:
@@ -32,6 +33,7 @@ def run(argv: list[str], out: Output) -> int:
         return 1
     folder = argv[0]
     code = 0
+    write_pack()
     try:
         os.makedirs(folder, exist_ok=True)
         for tool in TOOLS:
@@ -79,6 +81,8 @@ def _read(path: str) -> str:
 
 def launcher(tool: str) -> str:
     """The text of the launcher of ``tool``."""
+    from .pack import launch
+
     python = sys.executable
     first = f"#!{python} -ISXutf8\n"
     if len(os.fsencode(first)) > _LONGEST or any(char.isspace() for char in python):
@@ -86,8 +90,8 @@ def launcher(tool: str) -> str:
         quoted = python.replace("'", "'\"'\"'")
         first = f"#!/bin/sh\n'''exec' '{quoted}' -ISXutf8 \"$0\" \"$@\"\n' '''\n"
     return (
-        f"{first}{_MARK}import sys\n\nsys.path += {search_path()!r}\n"
-        f"from cowshed.cli.main import tool\n\ntool({tool!r})\n"
+        f"{first}{_MARK}import posix\nimport sys\nfrom marshal import loads\n\nsys.path += {search_path()!r}\n"
+        f"{launch()}from cowshed.cli.main import tool\n\ntool({tool!r})\n"
     )
 
 

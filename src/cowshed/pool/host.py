@@ -122,7 +122,7 @@ class Host:
         self._try_to_settle()
         found = []
         for name in self.store.names():
-            definition = self.store.load_state(name) or self.store.load_config(name)
+            definition = self.store.peek_state(name) or self.store.load_config(name)
             if definition is not None:
                 found.append(Pool(self, definition))
         return found
@@ -134,7 +134,7 @@ class Host:
         self._try_to_settle()
         definition = None
         if name and "/" not in name and "\0" not in name:
-            definition = self.store.load_state(name) or self.store.load_config(name)
+            definition = self.store.peek_state(name) or self.store.load_config(name)
         if definition is None:
             raise MissingPoolError(f"no storage pool with matching name '{name}'")
         return Pool(self, definition)
@@ -153,8 +153,11 @@ class Host:
 
         clean = sanitize(path)
         for pool in self.pools():
-            if pool.active and pool.live.target == clean:
-                return pool
+            try:
+                if pool.live.target == clean:
+                    return pool
+            except PoolError:
+                continue  # it isn't active, or is gone by now
         also = f" ({clean})" if clean != path else ""
         raise MissingPoolError(f"no storage pool with matching target path '{path}'{also}")
 
@@ -182,8 +185,6 @@ class Host:
         from .volume import Volume
 
         for pool in self.pools():
-            if not pool.active:
-                continue
             try:
                 live = pool.live
                 backend = pool.backend
@@ -199,7 +200,7 @@ class Host:
                     if (volume.key if by_key else volume.target.path) == text:
                         return Volume(pool, volume)
             except PoolError:
-                continue  # a pool that is out of order hides nobody else's volumes
+                continue  # a pool that isn't active, or is out of order, hides nobody else's volumes
         return None
 
     # ---- making pools
@@ -426,6 +427,7 @@ class Host:
         if not os.access(store.state, os.W_OK):
             return
         self._settled = True
+        from .backend.table import supported
         from .store import names, read, remove
 
         with store.definitions_lock():
@@ -433,7 +435,8 @@ class Host:
                 return
             for name in names(store.state):
                 state = store.load_state(name)
-                if state is not None and not self.is_up(state):
+                # of a kind that is unknown here it can't be told: another program's, it stays
+                if state is not None and supported(state.type) and not self.is_up(state):
                     store.remove_state(name)
                     self.note(f"pool '{name}' is not active any more")
             if read(os.path.join(store.own, "boot")) is not None:

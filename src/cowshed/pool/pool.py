@@ -122,8 +122,11 @@ class Pool:
 
     @property
     def live(self) -> PoolDef:
-        """The active definition, without fresh figures. Raises StateError when the pool isn't active."""
-        state = self._load()[1]
+        """The active definition, without fresh figures; not to be changed. Raises StateError when the pool isn't
+        active."""
+        state = self.host.store.peek_state(self.name)
+        if state is None or state.uuid != self.uuid:
+            state = self._load()[1]  # which tells a pool that is gone from one that isn't active
         if state is None:
             raise StateError(f"storage pool '{self.name}' is not active")
         return state
@@ -218,7 +221,7 @@ class Pool:
         """Stop it; a transient one is gone then. Raises StateError when it isn't active, PoolError while jobs run."""
         self.host.check_change("virStoragePoolDestroy")
         with self._changing("destroy"):
-            definition = self._running()
+            definition = self.live
             self._check_idle()
             self._take_down(definition)
         self.host.emit(self, "Stopped")
@@ -237,7 +240,7 @@ class Pool:
         self.host.check_change("virStoragePoolRefresh")
         failed: BaseException | None = None
         with self._changing("refresh"):
-            definition = self._running()
+            definition = self.live
             self._sweep(definition)
             try:
                 self.backend.refresh(copied(definition))
@@ -293,12 +296,6 @@ class Pool:
             raise StateError(f"storage pool '{self.name}' is {complaint}")
         assert config is not None
         return config
-
-    def _running(self) -> PoolDef:
-        state = self._load()[1]
-        if state is None:
-            raise StateError(f"storage pool '{self.name}' is not active")
-        return state
 
     def _check_idle(self) -> None:
         jobs = self.jobs()
@@ -373,7 +370,7 @@ class Pool:
                         raise
             places = {}
             for pool in pools:
-                live = pool._running()
+                live = pool.live
                 pool._sweep(live, everything=False)
                 places[pool.name] = pool.backend.place(live)
             extent = extents[0][1:] if extents else None

@@ -153,6 +153,8 @@ class Store:
         self.lock_folder = os.path.join(self.own, "lock")
         #: files that were skipped, and why; one line each
         self.warnings: list[str] = []
+        #: path -> what `peek_state` read there last, and what it means
+        self._peeked: dict[str, tuple[bytes, PoolDef]] = {}
 
     # ---- definitions
 
@@ -174,11 +176,30 @@ class Store:
     def load_state(self, name: str) -> PoolDef | None:
         return self._load(os.path.join(self.state, name + ".xml"), name, active=True)
 
-    def _load(self, path: str, name: str, *, active: bool = False) -> PoolDef | None:
+    def peek_state(self, name: str) -> PoolDef | None:
+        """As `load_state`, for who only looks: while the file says the same, it is the same object again."""
+        path = os.path.join(self.state, name + ".xml")
+        try:
+            data = read(path)
+        except (CowshedError, OSError):
+            data = None
+        if data is None:
+            return self.load_state(name)  # which tells what is wrong
+        known = self._peeked.get(path)
+        if known is not None and known[0] == data:
+            return known[1]
+        found = self._load(path, name, active=True, data=data)
+        if found is not None:
+            self._peeked[path] = data, found
+        return found
+
+    def _load(self, path: str, name: str, *, active: bool = False, data: bytes | None = None) -> PoolDef | None:
+        """``data``: what was read at ``path`` already."""
         from ..wire.libvirt.pool import parse_pool, parse_pool_state
 
         try:
-            data = read(path)
+            if data is None:
+                data = read(path)
             if data is None:
                 return None
             pool = parse_pool_state(data) if active else parse_pool(data)
@@ -284,6 +305,8 @@ class Store:
 
     def prepare(self) -> None:
         """Make the directories of our own. Raises HostCallError."""
+        if os.path.isdir(self.lock_folder):
+            return
         try:
             os.makedirs(self.state, 0o755, exist_ok=True)
             os.makedirs(self.lock_folder, 0o755, exist_ok=True)
