@@ -13,13 +13,28 @@ from pathlib import Path
 import judges
 
 IQN = "iqn.2024-01.org.cowshed:disk"
-_control = iter(range(1000 + os.getpid() % 20000, 32000))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def free_port() -> Iterator[int]:
+    """A port of loopback that nobody else is given meanwhile, and that a server may listen on."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield int(kept.getsockname()[1])
+
+
+@contextlib.contextmanager
+def free_control() -> Iterator[int]:
+    """A number by which tgtadm finds its daemon, and that no other test has at this moment."""
+    for number in range(1000 + os.getpid() % 20000, 32000):
+        with socket.socket(socket.AF_UNIX) as name:
+            try:
+                name.bind(f"\0cowshed-tests-tgtd-{number}")
+            except OSError:
+                continue
+            yield number
+            return
 
 
 class Target:
@@ -54,14 +69,18 @@ def running(folder: Path) -> Iterator[Target]:
     """A target daemon with one target, IQN, that anyone may use and that has no units yet."""
     daemon = judges.need("tgtd")
     judges.need("tgtadm")
-    port, control = free_port(), next(_control)
+    with free_port() as port, free_control() as control:
+        yield from _running(folder, daemon, port, control)
+
+
+def _running(folder: Path, daemon: str, port: int, control: int) -> Iterator[Target]:
     with open(folder / "tgtd.log", "wb") as log:
         child = subprocess.Popen(
             [daemon, "-f", "-C", str(control), "--iscsi", f"portal=127.0.0.1:{port}"], stdout=log, stderr=log
         )
     try:
         target = Target(f"127.0.0.1:{port}", control)
-        for _ in range(200):
+        for _ in range(1200):
             if child.poll() is not None:
                 judges.absent(f"tgtd does not run here: {(folder / 'tgtd.log').read_text()[-300:]}")
             with contextlib.suppress(OSError, AssertionError):
@@ -75,5 +94,5 @@ def running(folder: Path) -> Iterator[Target]:
     finally:
         child.kill()
         child.wait()
-        for path in Path("/var/run/tgtd").glob(f"socket.{control}*"):
-            path.unlink()
+        for path in (f"socket.{control}", f"socket.{control}.lock"):
+            Path("/var/run/tgtd", path).unlink(missing_ok=True)

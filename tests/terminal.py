@@ -1,4 +1,4 @@
-"""Programs on a terminal, driven as a person would drive them."""
+"""Programs on a terminal, driven as a person would drive them, and programs disturbed while they work."""
 
 from __future__ import annotations
 
@@ -6,8 +6,28 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[Any] | None = None) -> None:
+    """Wait for what will be, however busy the machine is, or until the process has ended."""
+    deadline = time.monotonic() + 120
+    while not condition() and (process is None or process.poll() is None):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def at_work(process: subprocess.Popen[Any], path: Path) -> bool:
+    """Has the process the file open, or one below the directory? An interpreter that starts has not."""
+    try:
+        files = [os.readlink(f"/proc/{process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{process.pid}/fd")]
+    except FileNotFoundError:  # closed meanwhile, or the process has ended
+        return False
+    return any(Path(file).is_relative_to(path) for file in files)
 
 
 def on_terminal(

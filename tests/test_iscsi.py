@@ -220,8 +220,10 @@ def test_read_only_unit(target: Target, tmp_path: Path) -> None:
 
 
 def test_nobody_answers() -> None:
-    port = free_port()
-    with pytest.raises(OpenError, match=f"LUN : Failed to connect to 127.0.0.1:{port}: Connection refused"):
+    with (
+        free_port() as port,
+        pytest.raises(OpenError, match=f"LUN : Failed to connect to 127.0.0.1:{port}: Connection refused"),
+    ):
         open_image(f"iscsi://127.0.0.1:{port}/{IQN}/1")
 
 

@@ -149,12 +149,13 @@ def test_direct_definitions(host: Host) -> None:
 
 
 def test_direct_unreachable(host: Host) -> None:
-    portal = f"127.0.0.1:{free_port()}"
-    pool = host.define(direct_xml(portal))
-    with pytest.raises(PoolError, match=f"internal error: Failed to connect to {portal}: Connection refused"):
-        pool.start()
-    assert not pool.active
-    assert not pool.backend.check(pool.definition)
+    with free_port() as port:
+        portal = f"127.0.0.1:{port}"
+        pool = host.define(direct_xml(portal))
+        with pytest.raises(PoolError, match=f"internal error: Failed to connect to {portal}: Connection refused"):
+            pool.start()
+        assert not pool.active
+        assert not pool.backend.check(pool.definition)
 
 
 # -- iscsi by the kernel ----------------------------------------------------------------------------------------------
