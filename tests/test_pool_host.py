@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cowshed.cli.output import Output
 from cowshed.errors import (
     ConfigError,
     CowshedError,
@@ -594,6 +595,37 @@ def test_what_a_dead_process_left_to_be_done_outlives_a_look(yard: Yard) -> None
     with yard.host.store.pool_lock("x", "create"):
         assert path.exists()
     assert not path.exists()
+
+
+def test_a_pool_of_a_kind_that_is_unknown_here(yard: Yard) -> None:
+    """It is another program's: it hinders no other pool, and stays as active as it was."""
+    pool = yard.transient()
+    store = yard.host.store
+    other = "<pool type='rbd'><name>r</name><source><host name='h'/><name>n</name></source></pool>"
+    Path(store.state, "r.xml").write_text(f"<poolstate>{other}</poolstate>")
+    Path(store.own, "boot").unlink()
+    again = Host(str(yard.folder))
+    assert again.pool("r").active and again.pool("x").active and again.recovered == []
+    pool.create_volume("<volume><name>v</name><capacity>1</capacity></volume>").delete()
+    refused(lambda: again.pool("r").volumes(), "internal error: missing backend for pool type 9 (rbd)", PoolError)
+
+
+def test_a_pool_that_goes_while_others_are_looked_at(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks through all pools doesn't stumble over one that is gone."""
+    pool = yard.transient()
+    volume = pool.create_volume("<volume><name>v</name><capacity>1</capacity></volume>")
+    gone = yard.host.create(yard.xml("a", None, f"{yard.folder}/a"), build=True)
+    listed = [gone, *yard.host.pools()]
+    monkeypatch.setattr(Host, "pools", lambda self: list(listed))
+    gone.destroy()
+    host = Host(str(yard.folder))
+    assert host.volume_by_path(volume.path).name == "v" and host.pool_by_target(pool.live.target or "").name == "x"
+    from cowshed.cli.main import call
+
+    for option in ("--all", "--details", "--uuid"):
+        argv = ["virsh", "-c", f"cowshed:///?root={yard.folder}", "pool-list", option]
+        assert call("virsh", argv, Output("virsh")) == 0
+    volume.delete()
 
 
 def test_a_pool_that_is_done_while_the_others_are_read(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,12 +129,11 @@ class Volume:
         mine = _identity(self.path)
         found = []
         for pool in self.pool.host.pools():
-            if not (pool.active and pool.backend.files):
-                continue
             try:
-                volumes = pool.backend.scan(pool.live)
+                live = pool.live
+                volumes = pool.backend.scan(live) if pool.backend.files else []
             except PoolError:
-                continue  # stopped, or its storage is gone: nothing can be known of it
+                continue  # stopped, of another program's kind, or its storage is gone: nothing can be known of it
             for volume in volumes:
                 below = None if volume.backing is None else volume.backing.path
                 if below is not None and (below == self.path or (mine is not None and _identity(below) == mine)):

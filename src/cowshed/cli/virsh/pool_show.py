@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...errors import MissingPoolError
 from .parse import Call, Failed
 from .text import size, table
 
@@ -33,24 +34,34 @@ def pool_list(session: Session, call: Call) -> None:
     for pool in session.host.pools():
         if wanted is not None and pool.type not in wanted:
             continue
-        if not call.flag("all") and pool.active == call.flag("inactive"):
+        try:
+            active, persistent = pool.active, pool.persistent
+        except MissingPoolError:
+            continue  # gone since it was listed
+        if not call.flag("all") and active == call.flag("inactive"):
             continue
-        if not _either(call, "persistent", "transient", pool.persistent):
+        if not _either(call, "persistent", "transient", persistent):
             continue
         if not _either(call, "autostart", "no-autostart", pool.autostart):
             continue
-        pools.append(pool)
-    pools.sort(key=lambda pool: (pool.name.lower(), pool.name))
+        pools.append((pool, active))
+    pools.sort(key=lambda row: (row[0].name.lower(), row[0].name))
 
     if call.flag("uuid") or call.flag("name"):
-        for pool in pools:
+        for pool, _ in pools:
             parts = [pool.uuid or ""] * call.flag("uuid") + [f"{pool.name:<20}"] * call.flag("name")
             session.write(" ".join(parts) + "\n")
     elif call.flag("details"):
         header = ("Name", "State", "Autostart", "Persistent", "Capacity", "Allocation", "Available")
-        session.write(table(header, [_details(pool) for pool in pools], quiet=session.quiet))
+        rows = []
+        for pool, _ in pools:
+            try:
+                rows.append(_details(pool))
+            except MissingPoolError:
+                continue
+        session.write(table(header, rows, quiet=session.quiet))
     else:
-        lines = [(pool.name, "active" if pool.active else "inactive", yes(pool.autostart)) for pool in pools]
+        lines = [(pool.name, "active" if active else "inactive", yes(pool.autostart)) for pool, active in pools]
         session.write(table(("Name", "State", "Autostart"), lines, quiet=session.quiet))
 
 
