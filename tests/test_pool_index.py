@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cowshed.pool.backend import entries
+from cowshed.pool.backend import probe as probing
 from cowshed.pool.backend.probe import RAW, Facts, probe
 from cowshed.pool.host import Host
 from cowshed.pool.index import Index
@@ -51,7 +51,7 @@ def test_only_what_changed_is_opened(pool: Pool, monkeypatch: Any) -> None:
         (folder / f"v{number}").write_bytes(QCOW2 if number % 2 else b"x" * number)
     settle()
     probed: list[int] = []
-    monkeypatch.setattr(entries, "probe", lambda fd, size: probed.append(fd) or probe(fd, size))
+    monkeypatch.setattr(probing, "probe", lambda fd, size: probed.append(fd) or probe(fd, size))
     first = facts_of(pool)
     assert len(probed) == 300
     probed.clear()

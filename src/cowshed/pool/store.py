@@ -486,8 +486,11 @@ class Lock:
 
 
 def _record(fd: int) -> dict[str, object]:
+    data = os.pread(fd, _LARGEST, 0)
+    if not data:
+        return {}
     try:
-        found = load(os.pread(fd, _LARGEST, 0) or b"{}")
+        found = load(data)
     except ValueError:
         return {"verb": "?"}  # cut off while it was written: nothing had been done yet
     return found if isinstance(found, dict) else {}

@@ -72,6 +72,7 @@ class Volume:
         self.key = definition.key or self.path
         self.type = definition.type
         self._devices = [device for device, _, _ in definition.extents]
+        self._begin = definition.extents[0][1] if definition.extents else None
         self._first: VolumeDef | None = definition
         self._made = monotonic()
 
@@ -110,6 +111,13 @@ class Volume:
         found = self.pool.backend.volume(self.pool.live, self.name)
         if found is None:
             raise MissingVolumeError(f"no storage vol with matching name '{self.name}'", field="volume")
+        backend = self.pool.backend
+        begin = found.extents[0][1] if found.extents else None
+        if (backend.renumbers and begin != self._begin) or (not backend.files and found.key not in (self.key, None)):
+            raise StateError(
+                f"volume '{self.name}' is another one now", field="volume",
+                hint="the one that was meant was deleted, or its name was given to another by that",
+            )  # fmt: skip
         self.type = found.type
         return found
 
@@ -153,11 +161,15 @@ class Volume:
             raise FlagsError(
                 "unsupported flags (0x2) in function virStorageBackendVolDeleteLocal", field="delete_snapshots"
             )
-        with self.pool.claim("delete", self.name, WRITE, function="virStorageVolDelete"):
+        backend = self.pool.backend
+        others = backend.renamed(self.pool.live, self._now()) if backend.renumbers else []
+        with self.pool.claim("delete", self.name, WRITE, others=others, function="virStorageVolDelete"):
             now = self._now()
+            if backend.renumbers and backend.renamed(self.pool.live, now) != others:
+                raise StateError(f"the volumes of pool '{self.pool.name}' were changed meanwhile", hint="try again")
             if not force:
                 self._refuse_with_overlays()
-            self.pool.backend.delete_volume(self.pool.live, now, zeroed=zeroed)
+            backend.delete_volume(self.pool.live, now, zeroed=zeroed)
 
     def _refuse_with_overlays(self) -> None:
         overlays = self.children()
@@ -366,7 +378,7 @@ def create_volume(
         watched = claim.watch(progress)
         options = _made_under(backend, claim)
         backend.create_volume(live, definition, prealloc_metadata=prealloc_metadata, progress=watched, **options)
-    return pool.volume(definition.name)
+    return _made(pool, definition)
 
 
 def clone_volume(
@@ -406,7 +418,7 @@ def clone_volume(
         backend.clone_volume(
             live, definition, source, prealloc_metadata=prealloc_metadata, reflink=reflink, progress=watched, **options
         )
-    return pool.volume(definition.name)
+    return _made(pool, definition)
 
 
 def _made_under(backend: Backend, claim: Claim) -> Any:
@@ -414,6 +426,11 @@ def _made_under(backend: Backend, claim: Claim) -> Any:
     if backend.files:
         return {"part": claim.part}
     return {"mark": claim.job.id} if backend.marks else {}
+
+
+def _made(pool: Pool, definition: VolumeDef) -> Volume:
+    """The new volume. Of a file no more is known than where it is; whoever wants its facts has them read."""
+    return Volume(pool, definition) if pool.backend.files else pool.volume(definition.name)
 
 
 def _backing_volume(pool: Pool, definition: VolumeDef) -> Volume | None:

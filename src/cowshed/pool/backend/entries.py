@@ -13,11 +13,11 @@ import time
 from ...errors import HostCallError
 from ...wire.libvirt.definition import Element, Encryption, Permissions, Timestamps, VolumeDef, VolumeTarget
 from ..jobs import is_part
-from .probe import DIRECTORY, PLOOP, RAW, Facts, probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..index import Index
+    from .probe import Facts
 
 CONTROL = frozenset(map(chr, (*range(1, 9), 11, 12, *range(14, 32))))
 #: what libvirt writes for an image that could have features and has none
@@ -69,12 +69,16 @@ def facts_of(path: str, name: str, status: os.stat_result, index: Index | None) 
     """The facts of an entry and the status that goes with them; None for what can't be read."""
     mode = status.st_mode & _KIND_MASK
     if mode != stat.S_IFREG:
+        from .probe import DIRECTORY, PLOOP, Facts
+
         if mode == stat.S_IFDIR:
             return status, PLOOP if _is_ploop(path) else DIRECTORY
         return status, Facts(capacity=_device_size(status.st_rdev))
     facts = None if index is None else index.get(name, status)
     if facts is not None:
         return status, facts
+    from .probe import RAW, probe
+
     for _ in range(3):
         now = time.time_ns()
         try:
@@ -149,7 +153,7 @@ def describe(path: str, name: str, status: os.stat_result, facts: Facts, label: 
         volume.physical = volume.capacity or None
     target.permissions = Permissions(mode & 0o777, status.st_uid, status.st_gid)
     target.timestamps = Timestamps(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns)
-    if facts is not RAW:
+    if facts.format != "raw" or facts.encryption is not None:
         target.compat = facts.compat
         target.features = list(facts.features)
         target.cluster_size = facts.cluster_size
