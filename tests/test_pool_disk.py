@@ -19,6 +19,7 @@ from cowshed.errors import (
     ConfigError,
     CowshedError,
     HostCallError,
+    MissingVolumeError,
     NoSupportError,
     PoolError,
     ProbeError,
@@ -28,6 +29,7 @@ from cowshed.errors import (
 from cowshed.pool import Host, Pool
 from cowshed.pool.backend import kernel_partitions as kernel
 from cowshed.pool.backend.disk import _path_of
+from cowshed.pool.jobs import WRITE
 from cowshed.wire.libvirt.definition import Device, PoolDef
 from loops import loop_device
 
@@ -42,9 +44,7 @@ def document(path: Path, label: str, target: str = "/dev") -> str:
 
 
 def volume(name: str, size: int, form: str = "none") -> str:
-    return (
-        f"<volume><name>{name}</name><capacity>{size}</capacity><target><format type='{form}'/></target></volume>"
-    )
+    return f"<volume><name>{name}</name><capacity>{size}</capacity><target><format type='{form}'/></target></volume>"
 
 
 def plain(tmp_path: Path, label: str, name: str = "disk.img", size: int = 100 * MIB) -> Pool:
@@ -146,6 +146,36 @@ def test_extended(tmp_path: Path) -> None:
     container.delete()
     assert [name for name, _ in pool.volume_names()] == ["disk.img1", "disk.img2", "disk.img3"]
     judges.run("sfdisk", "--verify", tmp_path / "disk.img")
+
+
+def test_names_that_move(tmp_path: Path) -> None:
+    """Deleting a logical partition gives its name to the next one: nobody who meant the one writes the other."""
+    pool = plain(tmp_path, "dos", size=24 * MIB)
+    for number in (1, 2, 3):
+        pool.create_volume(volume(f"disk.img{number}", MIB))
+    pool.create_volume(volume("disk.img4", 16 * MIB, "extended"))
+    for number in (5, 6, 7):
+        pool.create_volume(volume(f"disk.img{number}", 2 * MIB))
+    before = {number: pool.volume(f"disk.img{number}") for number in (4, 5, 6, 7)}
+    (tmp_path / "in").write_bytes(b"precious" * 1000)
+    before[7].upload(tmp_path / "in")
+    with pool.claim("upload", "disk.img6", WRITE):
+        for number in (4, 5, 6):
+            with pytest.raises(StateError, match=r"volume 'disk.img6' is still in use"):
+                before[number].delete()
+        pool.volume("disk.img1").delete()
+    before[5].delete()
+    data = (tmp_path / "disk.img").read_bytes()
+    for verb in (before[6].wipe, before[6].delete, lambda: before[6].upload(tmp_path / "in")):
+        with pytest.raises(StateError, match=r"volume 'disk.img6' is another one now"):
+            verb()
+    with pytest.raises(MissingVolumeError):
+        before[7].wipe()
+    assert (tmp_path / "disk.img").read_bytes() == data
+    pool.volume("disk.img6").download(tmp_path / "out", length=8000)
+    assert (tmp_path / "out").read_bytes() == b"precious" * 1000
+    before[4].delete()
+    assert [name for name, _ in pool.volume_names()] == ["disk.img2", "disk.img3"]
 
 
 def test_formats_that_are_only_recognised(tmp_path: Path) -> None:

@@ -342,17 +342,20 @@ class Pool:
         *,
         beside: str | None = None,
         also: tuple[Pool, str, str] | None = None,
+        others: Sequence[str] = (),
         extents: Sequence[tuple[str, int, int]] = (),
         function: str = "virStorageVolCreateXML",
     ) -> Claim:
         """Claim a volume for a job (see jobs.py), after what dead jobs left was removed. ``also`` is another one,
-        as (pool, volume, how). ``extents``: where the volume will be, when that is known beforehand. ``function``:
-        libvirt's name of what was asked, for read-only hosts.
+        as (pool, volume, how); ``others`` are more volumes of this pool, claimed as this one. ``extents``: where the
+        volume will be, when that is known beforehand. ``function``: libvirt's name of what was asked, for read-only
+        hosts.
 
         Raises ReadOnlyAccessError, StateError when a pool isn't active or a volume is taken.
         """
         self.host.check_change(function)
         wants = [(self.name, volume, how)]
+        wants += [(self.name, other, how) for other in others]
         pools = [self]
         if also is not None:
             wants.append((also[0].name, also[1], also[2]))

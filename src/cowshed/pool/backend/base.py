@@ -33,6 +33,8 @@ class Backend:
     files: ClassVar[bool] = False
     #: can a volume be marked as that of the job that is making it? Making one takes ``mark`` then
     marks: ClassVar[bool] = False
+    #: may the name of a volume become another one's when others are deleted (see `renamed`)?
+    renumbers: ClassVar[bool] = False
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -119,6 +121,11 @@ class Backend:
         """Is an unfinished volume the one that the job ``mark`` was making, and nobody else's of that name? Of kinds
         that have `marks`."""
         return False
+
+    def renamed(self, pool: PoolDef, volume: VolumeDef) -> list[str]:
+        """The other volumes that go with a volume when it is deleted, or are called something else from then on. Of
+        kinds that have `renumbers`."""
+        return []
 
     def delete_volume(self, pool: PoolDef, volume: VolumeDef, *, zeroed: bool = False) -> None:
         raise NoSupportError("storage pool does not support vol deletion")

@@ -73,6 +73,7 @@ class DiskBackend(Backend):
     type = "disk"
     source_formats = ("unknown", ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2"))
     volume_formats = ("none", tuple(_TYPES))
+    renumbers = True
 
     # ---- the pool
 
@@ -261,6 +262,14 @@ class DiskBackend(Backend):
         known = form in (None, "none", "raw", "iso") or origin.type == "block"
         return open_image(origin.target.path or "", fmt="raw" if known else form)
 
+    def renamed(self, pool: PoolDef, volume: VolumeDef) -> list[str]:
+        path = _existing(pool)
+        with translated(path):
+            table = _read(path)
+            return [
+                os.path.basename(_path_of(pool, number)) for number in _following(table, _find(table, pool, volume))
+            ]
+
     def delete_volume(self, pool: PoolDef, volume: VolumeDef, *, zeroed: bool = False) -> None:
         """Remove the partition; with an extended one the logical ones in it. Those behind a logical partition move up
         in number. Raises HostCallError while one of them is in use."""
@@ -274,13 +283,7 @@ class DiskBackend(Backend):
                 must_be_idle(path)
             told = kernel.may_change(path)
             if told:
-                same = part.kind != PRIMARY
-                kernel.remove(
-                    path,
-                    [part.number]
-                    + [other.number for other in table.partitions
-                       if same and other.kind == LOGICAL and (part.kind == EXTENDED or other.number > part.number)],
-                )  # fmt: skip
+                kernel.remove(path, [part.number, *_following(table, part)])
             try:
                 table.delete(part.number)
                 table.write(node)
@@ -456,6 +459,17 @@ def _find(table: Table, pool: PoolDef, volume: VolumeDef) -> Partition:
     from ...errors import MissingVolumeError
 
     raise MissingVolumeError(f"no storage vol with matching name '{volume.name}'")
+
+
+def _following(table: Table, part: Partition) -> list[int]:
+    """The logical partitions that move up in number, or go, when one is deleted."""
+    if part.kind == PRIMARY:
+        return []
+    return [
+        other.number
+        for other in table.partitions
+        if other.kind == LOGICAL and (part.kind == EXTENDED or other.number > part.number)
+    ]
 
 
 def _describe(pool: PoolDef, part: Partition) -> VolumeDef:
