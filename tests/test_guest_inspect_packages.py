@@ -195,7 +195,7 @@ def test_damaged_databases_are_refused(tmp_path: Path, database: Path) -> None:
     }
     dice = random.Random(7)
     outcomes = {True: 0, False: 0}
-    begun = time.monotonic()
+    begun = time.process_time()
     for name, data in good.items():
         for _ in range(150):
             broken = bytearray(data)
@@ -209,7 +209,7 @@ def test_damaged_databases_are_refused(tmp_path: Path, database: Path) -> None:
                 outcomes[False] += 1
                 assert error.path == f"/var/lib/rpm/{name}"
     assert outcomes[False] > 50 and outcomes[True] > 5
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 60
 
 
 def test_sqlite_traps(tmp_path: Path) -> None:
@@ -227,10 +227,10 @@ def test_sqlite_traps(tmp_path: Path) -> None:
             if "y)" in sql:
                 connection.executemany("INSERT INTO Packages(y) VALUES(?)", [(index,) for index in range(3)])
         connection.close()
-        begun = time.monotonic()
+        begun = time.process_time()
         with pytest.raises(PackageError):
             of(**{"rpmdb.sqlite": path.read_bytes()})
-        assert time.monotonic() - begun < 20
+        assert time.process_time() - begun < 20
 
 
 def test_too_large_a_database() -> None:

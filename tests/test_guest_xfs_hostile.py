@@ -142,7 +142,7 @@ def test_flipped_bytes(places: Any, checksums: bool, monkeypatch: pytest.MonkeyP
                 at = offset + min(chance.randrange(length), chance.choice((15, 63, 200, length)))
                 value = chance.choice((b"\0", b"\xff", b"\1", b"\x7f\xff\xff\xff", bytes([chance.randrange(256)])))
                 node.changes[at] = value[: max(1, min(len(value), node.size - at))]
-            begun = time.monotonic()
+            begun = time.process_time()
             try:
                 system = xfs.open(node)
                 system.statvfs()
@@ -150,7 +150,7 @@ def test_flipped_bytes(places: Any, checksums: bool, monkeypatch: pytest.MonkeyP
                 assert str(error)
             else:
                 walk(system)
-            slowest = max(slowest, time.monotonic() - begun)
+            slowest = max(slowest, time.process_time() - begun)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     finally:
         node.changes = {}
@@ -268,7 +268,7 @@ def test_changes_of_damaged_images(dirty: bool, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(superblock, "crc32c", lambda data, crc=0: int.from_bytes(raw[224:228], "little"))
     chance = random.Random(dirty)
     changed = refused = 0
-    begun = time.monotonic()
+    begun = time.process_time()
     for _ in range(60):
         node = Memory(raw)
         for _ in range(chance.choice((1, 2, 5))):
@@ -289,7 +289,7 @@ def test_changes_of_damaged_images(dirty: bool, tmp_path: Path, monkeypatch: pyt
             assert str(error)
             refused += 1
     assert changed and refused
-    assert time.monotonic() - begun < 120
+    assert time.process_time() - begun < 120
 
 
 def test_short_devices(tmp_path: Path) -> None:

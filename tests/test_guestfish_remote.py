@@ -52,7 +52,7 @@ class Server:
         return text.rpartition(")")[2].split()[0] != "Z"
 
     def wait(self) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while self.lives():
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -81,6 +81,7 @@ PARITY = r"""
 exec 2>>errors
 say() { echo "== $*"; "$@"; echo "[$?]"; }
 start() { eval "$(guestfish --listen)"; test -S /tmp/.guestfish-$(id -u)/socket-$GUESTFISH_PID && echo there; }
+gone() { i=0; while test $i -lt 1000 && test -e $1; do i=$((i + 1)); sleep 0.03; done; test -e $1 || echo gone; }
 start
 say guestfish --remote echo hello 'a b' 'c\n' '"q"'
 say guestfish --remote -- -nosuch : echo on
@@ -94,12 +95,10 @@ printf 'echo from a file\n-list-devices\n' >s.gf
 say guestfish --remote -f s.gf
 say guestfish --remote setenv FOO bar
 say guestfish --remote exit
-sleep 0.3
-test -e /tmp/.guestfish-$(id -u)/socket-$GUESTFISH_PID || echo gone
+gone /tmp/.guestfish-$(id -u)/socket-$GUESTFISH_PID
 start
 say guestfish --remote nosuch
-sleep 0.3
-test -e /tmp/.guestfish-$(id -u)/socket-$GUESTFISH_PID || echo gone
+gone /tmp/.guestfish-$(id -u)/socket-$GUESTFISH_PID
 start; one=$GUESTFISH_PID
 start; two=$GUESTFISH_PID
 say guestfish --remote=$one set-identifier first
@@ -129,7 +128,7 @@ def test_a_course_beside_the_real_program(tmp_path: Path) -> None:
         env["LIBGUESTFS_BACKEND"] = "direct"
         done = subprocess.run(
             ["sh", "-c", PARITY], cwd=place, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=120, check=False,
+            timeout=250, check=False,
         )  # fmt: skip
         errors = (place / "errors").read_text().replace(str(judges.find("guestfish")), "guestfish")
         numbers = re.compile(r"(--remote=|socket-)\d+")
@@ -140,10 +139,9 @@ def test_a_course_beside_the_real_program(tmp_path: Path) -> None:
 
 
 def test_a_session_over_many_clients(servers: list[Server], disk: Path, tmp_path: Path) -> None:
-    started = time.monotonic()
     ask = Server("-a", disk, "-m", "/dev/sda")
     servers.append(ask)
-    assert time.monotonic() - started < 30  # it did not wait for the server's end
+    assert ask.lives()  # it was not waited for
     for fd in (0, 1, 2):
         assert os.readlink(f"/proc/{ask.pid}/fd/{fd}") == "/dev/null"
     assert os.getsid(ask.pid) == ask.pid and stat.S_IMODE(os.stat(remote.folder()).st_mode) == 0o700
@@ -200,7 +198,7 @@ def interrupted(ask: Server, disk: Path, number: signal.Signals) -> None:
         client.stdin.write(b"x" * (4 << 20))
         client.stdin.flush()
         client.send_signal(number)
-        assert client.wait(30) == -number
+        assert client.wait(120) == -number
     finally:
         client.stdin.close()
         client.kill()
@@ -232,7 +230,7 @@ def test_a_server_that_is_terminated_leaves_a_whole_disk(servers: list[Server], 
     client.stdin.flush()
     os.kill(ask.pid, signal.SIGTERM)
     assert client.stderr.read() == b"guestfish: remote: the server went away before the command was done\n"
-    assert client.wait(30) == 1
+    assert client.wait(120) == 1
     client.stderr.close()
     try:
         client.stdin.close()
@@ -267,7 +265,7 @@ def test_what_is_no_request_is_left_alone(servers: list[Server]) -> None:
             for part in parts[1:]:
                 client.sendall(part)
             client.shutdown(socket.SHUT_WR)
-            client.settimeout(20)
+            client.settimeout(60)
             try:
                 assert client.recv(100) == b"", parts
             except ConnectionResetError:
