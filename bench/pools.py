@@ -1,7 +1,7 @@
 """Pools and volumes beside the real virsh on a libvirtd of its own: what is measured, and how.
 
 Both sides have a pool of a directory on the same file system. `{new}` is a volume that is not there yet, deleted
-after each run; `{down}` a file to write.
+after each run; `{down}` a file to write; `{sync}`: the new volume is synced, and that counts.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ POOL_CASES = [
         "vol-clone data.qcow2 {new} p",
         judge="content",
         bound=_SYNC,
+    ),
+    _case(
+        "vol-clone-qcow2-synced",
+        "the same until it is on the disk (`sync FILE` after both)",
+        "vol-clone data.qcow2 {new} p {sync}",
+        judge="content",
     ),
     _case("vol-list", "virsh vol-list of 1000 volumes", "vol-list many"),
     _case("vol-list-details", "the same with --details", "vol-list many --details"),
@@ -121,7 +127,9 @@ class Pools:
         down = self.folder / f"down.{side}"
         down.unlink(missing_ok=True)
         words = {"{new}": "new", "{source}": str(self.source), "{down}": str(down)}
-        argv = [*self.sides[side], *(words.get(word, word) for word in case.argv)]
+        argv = [*self.sides[side], *(words.get(word, word) for word in case.argv if word != "{sync}")]
+        if "{sync}" in case.argv:
+            argv = ["sh", "-c", '"$@" && exec sync "$0"', str(self.places[side] / "p" / "new"), *argv]
         os.sync()
         return measure.run(argv, self.log, case.expect)
 
@@ -137,7 +145,7 @@ class Pools:
         copy = pool / ("new" if "{new}" in case.argv else "up")
         if "{down}" in case.argv:
             copy = self.folder / f"down.{side}"
-        form = "qcow2" if case.name.endswith("qcow2") else "raw"
+        form = "qcow2" if "qcow2" in case.name else "raw"
         argv = ["qemu-img", "compare", "-f", "raw", "-F", form, str(self.source), str(copy)]
         done = subprocess.run(argv, capture_output=True, text=True)
         if done.returncode:
