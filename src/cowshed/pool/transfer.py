@@ -146,7 +146,7 @@ def upload(
             return
         there = os.fstat(fd)
         total = max(0, there.st_size - begin)
-        mine = getattr(node.children.get("file", node), "fd", -1)
+        mine = file_of(node)
         if mine >= 0 and os.path.sameopenfile(fd, mine):
             # what is to be read further on would be written over before
             raise ArgumentError(f"'{node.filename}' is the volume itself", field="file", value=node.filename)
@@ -161,6 +161,12 @@ def upload(
         source.seek(begin + total)
     except OSError as error:
         raise HostCallError("cannot read from stream", _number(error)) from error
+
+
+def file_of(node: Node) -> int:
+    """The descriptor of the one file that a raw disk is; -1 where there is none."""
+    fd: int = getattr(node.children.get("file", node), "fd", -1)
+    return fd
 
 
 def _from_file(node: Node, fd: int, begin: int, offset: int, total: int, sparse: bool, progress: Progress) -> None:

@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..progress import QUIET
 from .jobs import BUILD, READ, WRITE
+from .store import copied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Volume:
                     "Can't shrink capacity below current capacity unless shrink flag explicitly specified",
                     field="capacity", value=size,
                 )  # fmt: skip
-            live = self.pool.live
+            live = copied(self.pool.live)
             if allocate:
                 self.pool.backend.refresh(live)
                 if size - now.allocation > live.available:
@@ -250,7 +251,8 @@ class Volume:
 
         Raises ArgumentError, HostCallError, StateError.
         """
-        from .transfer import upload
+        from .transfer import file_of, upload
+        from .writeback import write_behind
 
         self.pool.host.check_change("virStorageVolUpload")
         _check_range(offset, length)
@@ -260,7 +262,7 @@ class Volume:
             self._open("open stream for", writable=True) as node,
         ):
             limit = None if resize else self._most()
-            watched = claim.watch(progress)
+            watched = write_behind(file_of(node), claim.watch(progress), offset)
             upload(node, source, self.name, offset=offset, length=length, sparse=sparse, limit=limit, progress=watched)
             node.flush()
 
