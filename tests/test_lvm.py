@@ -797,6 +797,8 @@ STRIPE = 'type = "striped" stripe_count = 1 stripes = [ "pv0", %s ]'
         (lv_text("a", segment_text('type = "raid1" device_count = 2 raids = [ "a" ]')), "pairs"),
         (lv_text("a", segment_text("type = 7")), "'type'"),
         ('a { id = "a" status = 3 segment_count = 0 }', "list of strings"),
+        (lv_text("../sda", segment_text(STRIPE % 0)), r"can't be called '\.\./sda'"),
+        (lv_text("..", segment_text(STRIPE % 0)), "can't be called"),
     ],
 )
 def test_hostile_groups(volumes: str, match: str) -> None:

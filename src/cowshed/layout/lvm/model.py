@@ -7,6 +7,7 @@ Extents are counted; one extent is ``VolumeGroup.extent_size`` bytes. An area is
 from __future__ import annotations
 
 from ...errors import CorruptError
+from .names import group_trouble
 from .text import Section
 
 TYPE_CHECKING = False
@@ -225,6 +226,7 @@ def read_groups(root: Section) -> list[VolumeGroup]:
 
 
 def _group(name: str, section: Section) -> VolumeGroup:
+    _check_name(name, "volume group")
     extent_size = section.integer("extent_size", least=1, most=(1 << 32) - 1) * SECTOR
     group = VolumeGroup(name, section.string("id"), extent_size, section.integer("seqno"))
     group.section = section
@@ -244,6 +246,7 @@ def _group(name: str, section: Section) -> VolumeGroup:
         raise corrupt(f"two physical volumes of '{name}' have one uuid")
     pending: list[tuple[LogicalVolume, Section]] = []
     for key, inner in section.section("logical_volumes").sections():
+        _check_name(key, "logical volume")
         lv = LogicalVolume(group, key, inner.string("id"))
         lv.flags = inner.strings("status") + inner.strings("flags")
         lv.tags = inner.strings("tags")
@@ -257,6 +260,12 @@ def _group(name: str, section: Section) -> VolumeGroup:
     _check_stack(group)
     _check_extents(group)
     return group
+
+
+def _check_name(name: str, what: str) -> None:
+    """Names become paths below /dev: with one that lvm2 itself would never give, a group leads to any device."""
+    if group_trouble(name):
+        raise corrupt(f"a {what} can't be called {name[:128]!r}", "name", name)
 
 
 def _segments(group: VolumeGroup, lv: LogicalVolume, section: Section) -> None:
