@@ -24,7 +24,8 @@ import time
 from ..errors import CancelledError, CowshedError, HostCallError, StateError
 from ..progress import QUIET, Progress
 from . import locks
-from .record import digest, dump, load
+from .machine import boot, booted, machine, place
+from .record import dump, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ class Jobs:
     def _where_and_when(self) -> str:
         """MACHINE-BOOT-PLACE: what tells, long after, whether a part can belong to anybody alive."""
         if not self._place:
-            self._place = f"{machine()}-{boot()[:8]}-{_place(self.state)}"
+            self._place = f"{machine()}-{boot()[:8]}-{place(self.state)}"
         return self._place
 
     # ---- looking
@@ -472,9 +473,9 @@ class Jobs:
             try:
                 there = os.lstat(path)
                 if words[1] == boot()[:8]:
-                    if words[2] != _place(self.state):
+                    if words[2] != place(self.state):
                         continue
-                elif there.st_mtime > _booted() - 60:
+                elif there.st_mtime > booted() - 60:
                     continue  # a twin of this machine (a clone has its id) may be writing it
                 if _is_worked_on(path):
                     continue  # its record was taken away: a user's /run goes with the last login
@@ -497,45 +498,3 @@ def _concerns(job: Job, pool: str, made: bool = False) -> bool:
     return any(their_pool == pool and (not made or how != READ) for their_pool, _, how in job.wants) or (
         made and bool(job.wants) and all(how == READ for _, _, how in job.wants) and job.pool == pool
     )
-
-
-_machine = ""
-_boot = ""
-
-
-def machine() -> str:
-    """Twelve digits that are this machine's, and don't give its id away."""
-    global _machine
-    if not _machine:
-        _machine = digest((_line("/etc/machine-id") or os.uname().nodename).encode(), 6)
-    return _machine
-
-
-def boot() -> str:
-    """The kernel's id of this run of the machine."""
-    global _boot
-    if not _boot:
-        _boot = _line("/proc/sys/kernel/random/boot_id").replace("-", "") or "0" * 32
-    return _boot
-
-
-def _booted() -> float:
-    """When the machine was started, in seconds since the epoch."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _place(state: str) -> str:
-    """Which state directory, seen from which mount namespace: in another one the same path is another directory."""
-    try:
-        space = os.readlink("/proc/self/ns/mnt")
-    except OSError:
-        space = ""
-    return digest(f"{os.path.realpath(state)}\0{space}".encode(errors="surrogateescape"), 4)
-
-
-def _line(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.readline(256).decode("ascii", "replace").strip()
-    except OSError:
-        return ""

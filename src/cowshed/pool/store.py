@@ -17,7 +17,7 @@ import os
 
 from ..errors import CowshedError, HostCallError, StateError
 from . import locks
-from .jobs import boot
+from .machine import boot
 from .record import digest, dump, load
 
 TYPE_CHECKING = False
