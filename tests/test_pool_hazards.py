@@ -528,14 +528,19 @@ host.pool("f").set_autostart(False)
 assert mounts.mounted(str(target))
 pool.start()
 
-# unmounted behind the pool's back: nothing is put below the mount point
+# unmounted behind the pool's back: nothing is put below the mount point, and what is there is not the pool's
+old = pool.create_volume("<volume><name>old</name><capacity>1024</capacity></volume>")
 subprocess.run(["umount", str(target)], check=True)
-try:
-    pool.create_volume("<volume><name>v</name><capacity>1024</capacity></volume>")
-    raise SystemExit("made below the mount point")
-except PoolError as error:
-    assert "nothing is mounted" in str(error), error
-assert os.listdir(target) == [] and host.jobs() == []
+(target / "old").write_bytes(b"precious")
+new = "<volume><name>v</name><capacity>1024</capacity></volume>"
+for verb in (lambda: pool.create_volume(new), old.wipe, old.delete, lambda: old.resize(4096), pool.volumes):
+    try:
+        verb()
+        raise SystemExit("done below the mount point")
+    except PoolError as error:
+        assert "nothing is mounted" in str(error), error
+assert pool.state == pool.info().state == "inaccessible"
+assert (target / "old").read_bytes() == b"precious" and os.listdir(target) == ["old"] and host.jobs() == []
 pool.destroy()
 """
 

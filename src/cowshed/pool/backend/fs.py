@@ -22,6 +22,8 @@ from .files import FilesBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...wire.libvirt.definition import PoolDef, VolumeDef
 
 #: seconds that mounting a local file system may take: a log may have to be replayed
@@ -99,9 +101,21 @@ class FsBackend(FilesBackend):
             _device(pool), target, None if kind in (None, "auto") else kind, mount_options(pool), MOUNT_TIMEOUT
         )
 
-    def prepare_volume(self, pool: PoolDef, volume: VolumeDef) -> None:
+    def refresh(self, pool: PoolDef) -> None:
         mounts.must_be_mounted(pool)
-        super().prepare_volume(pool, volume)
+        super().refresh(pool)
+
+    def names(self, pool: PoolDef) -> Iterator[tuple[str, str]]:
+        mounts.must_be_mounted(pool)
+        return super().names(pool)
+
+    def scan(self, pool: PoolDef) -> list[VolumeDef]:
+        mounts.must_be_mounted(pool)
+        return super().scan(pool)
+
+    def volume(self, pool: PoolDef, name: str) -> VolumeDef | None:
+        mounts.must_be_mounted(pool)
+        return super().volume(pool, name)
 
     def stop(self, pool: PoolDef) -> None:
         mounts.unmount(pool.target or "")

@@ -107,9 +107,10 @@ def alive(target: str, timeout: float) -> bool:
 
 
 def must_answer(pool: PoolDef, timeout: float) -> None:
-    """Raises StateError when what is mounted for the pool does not answer."""
+    """Raises StateError when nothing is mounted for the pool, or what is there does not answer."""
+    must_be_mounted(pool)
     target = pool.target or ""
-    if mounted(target) is not None and not alive(target, timeout):
+    if not alive(target, timeout):
         raise StateError(
             f"storage pool '{pool.name}' does not answer: '{target}' gave nothing within {timeout:g} seconds",
             path=target,
@@ -118,8 +119,8 @@ def must_answer(pool: PoolDef, timeout: float) -> None:
 
 
 def must_be_mounted(pool: PoolDef) -> None:
-    """Raises StateError when nothing is mounted for the pool: what is put there now would be hidden by the next
-    mount, and fill another file system meanwhile."""
+    """Raises StateError when nothing is mounted for the pool: what is there then is not the pool's, and what is put
+    there would be hidden by the next mount, and fill another file system meanwhile."""
     target = pool.target or ""
     if mounted(target) is None:
         raise StateError(

@@ -60,10 +60,6 @@ class NetfsBackend(FilesBackend):
             extra.insert(0, f"nfsvers={pool.source.protocol_version}")
         mounts.mount(source, target, None if kind == "auto" else kind, extra, MOUNT_TIMEOUT)
 
-    def prepare_volume(self, pool: PoolDef, volume: VolumeDef) -> None:
-        mounts.must_be_mounted(pool)
-        super().prepare_volume(pool, volume)
-
     def stop(self, pool: PoolDef) -> None:
         target = pool.target or ""
         if mounts.mounted(target) is None:
