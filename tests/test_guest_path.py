@@ -809,3 +809,41 @@ def test_encrypted_disks_open_with_their_keys(encrypted: Path, tmp_path: Path) -
     assert caught.value.errno == errno.EPERM
     with pytest.raises(UsageError, match="no file systems"):
         cowshed.guest.open(image)
+
+
+def test_what_a_system_mounts_and_can_not_be_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name, text in {
+        "etc/fstab": "/dev/sda1 / ext4 defaults 0 1\n/dev/sda2 /home btrfs defaults 0 0\n",
+        "etc/os-release": 'ID=debian\nVERSION_ID="12"\n', "etc/debian_version": "12\n", "home/below": "",
+        "bin/sh": "", "boot/x": "", "lib/x": "", "usr/x": "", "root/x": "", "var/lib/dpkg/status": "",
+    }.items():  # fmt: skip
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text)
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(24 << 20)
+    judges.run("sfdisk", "-q", disk, input="label: dos\nstart=2048,size=16384,type=83\nstart=20480,type=83\n")
+    judges.run("mkfs.ext4", "-q", "-F", "-E", "offset=1048576", "-d", source, disk, "8M")
+    # its magic, and nothing behind it
+    with disk.open("r+b") as file:
+        file.seek((10 << 20) + 65536 + 64)
+        file.write(b"_BHRfS_M")
+    with pytest.warns(RuntimeWarning, match=r"^/dev/sda2 could not be mounted on /home: ") as told:
+        guest = cowshed.guest.open(disk, write=True)
+    assert len(told) == 1 and told[0].filename == __file__
+    with guest:
+        assert guest.mounts == [("/dev/sda1", "/")]
+        ((device, path, error),) = guest.skipped
+        assert (device, path) == ("/dev/sda2", "/home") and isinstance(error, CowshedError)
+        assert [str(one) for one in (guest.root / "home").iterdir()] == ["/home/below"]
+    with pytest.raises(CowshedError):
+        cowshed.guest.open(disk, mounts=[("/dev/sda1", "/"), ("/dev/sda2", "/home")])
+    with pytest.raises(CowshedError):
+        cowshed.guest.open(disk, root="/dev/sda2")
+    # as guestfish -i has it
+    argv = [sys.executable, "-m", "cowshed", "guestfish", "--ro", "-a", disk, "-i", "mountpoints"]
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, "/dev/sda1: /\n")
+    assert done.stderr.startswith("libguestfs: error: mount_ro: ") and "/home: " in done.stderr
+    assert done.stderr.endswith("\nguestfish: some filesystems could not be mounted (ignored)\n")

@@ -36,10 +36,12 @@ class Device:
 
 
 class Guest:
-    """Disks of a guest, and the tree of what is mounted of them. ``session``: all that lies below."""
+    """Disks of a guest, and the tree of what is mounted of them. ``session``: all that lies below. ``skipped``:
+    (device, path, error) of what the system that was found would mount too, but which can't be."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.skipped: list[tuple[str, str, CowshedError]] = []
         self._inspections: list[SessionGuest] = []
 
     # ---- files
@@ -166,6 +168,10 @@ def open(
     nothing. ``root``: which system, by its device, where there are several. ``keys``: of LUKS volumes by device, UUID
     or "all"; a single one is for all of them.
 
+    Where a system is looked for, what its fstab names beside / and can't be mounted (a file system that isn't read
+    here, a damaged one) is left out, with a RuntimeWarning for each: it stands in `Guest.skipped`, and the directory
+    is that of the file system above. What ``mounts`` names has to be there.
+
     Raises OpenError, LockError, UsageError when nothing, or more than one thing, could be mounted, CowshedError EPERM
     for a key that opens nothing.
     """
@@ -178,12 +184,22 @@ def open(
         session.run()
         if keys:
             _unlock(session, keys if not isinstance(keys, str | bytes) else {"all": keys})
+        guest = Guest(session)
         for device, path in mounts if mounts is not None else _found(session, root):
-            session.mount(device, os.fsencode(path), readonly=not write)
+            try:
+                session.mount(device, os.fsencode(path), readonly=not write)
+            except CowshedError as error:
+                if mounts is not None or path == "/":
+                    raise
+                guest.skipped.append((device, path, error))
     except BaseException:
         session.close(discard=True)
         raise
-    return Guest(session)
+    for device, path, why in guest.skipped:
+        import warnings
+
+        warnings.warn(f"{device} could not be mounted on {path}: {why}", RuntimeWarning, stacklevel=2)
+    return guest
 
 
 def _key(key: str | bytes) -> bytes:

@@ -7,7 +7,7 @@ import os
 from ...errors import CowshedError, HostError
 from ..output import Stop
 from .arguments import Refused
-from .fish import Fish
+from .fish import Failed, Fish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ with these tools.  Use the guestfish equivalent commands
 
 def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
     """Inspect and mount. Raises Stop when there is no system, or more than one."""
+    from .verbs.disk import mount_with
     from .verbs.inspection import roots
 
     _unlock_all(fish, prog)
@@ -55,13 +56,18 @@ def mount_all(fish: Fish, prog: str = "guestfish") -> Root:
         fish.out.raw(prog + (_MANY if found else _NONE))
         raise Stop(1)
     root = found[0]
+    missed = False
+    verb = "mount_ro" if fish.readonly else "mount"
     for path, device in sorted(root.mounts, key=lambda mount: (len(mount[0]), mount[0])):
         try:
-            fish.session.mount(device, os.fsencode(path), readonly=fish.readonly)
-        except CowshedError as error:
+            mount_with(fish, "ro" if fish.readonly else "", None, device, path, verb)
+        except (Failed, CowshedError) as error:
+            fish.error(f"{verb}: {error}")
             if path == "/":
-                raise
-            fish.say(f"{prog}: some filesystems could not be mounted (ignored): {device} on {path}: {error}")
+                raise Stop(1) from error
+            missed = True
+    if missed:
+        fish.say(f"{prog}: some filesystems could not be mounted (ignored)")
     return root
 
 
@@ -89,6 +95,8 @@ def _unlock_one(fish: Fish, prog: str, device: str) -> None:
         words = fish.keys(device, uuid)
         if not words and (fish.keys_from_stdin or os.isatty(0)):
             words = [ask_key(fish, f'Enter key or passphrase ("{device}"): ')]
+            # nobody is asked twice, where disks are opened again
+            fish.selectors.append((device, "key", os.fsdecode(words[0])))
     except HostError as error:
         fish.say(f"{prog}: fopen: {error}")
         raise Stop(1) from error
