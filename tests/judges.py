@@ -30,6 +30,7 @@ PACKAGES = {
     "tune2fs": "e2fsprogs",
     "lsattr": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
+    "xfs_admin": "xfsprogs",
     "xfs_repair": "xfsprogs",
     "xfs_db": "xfsprogs",
     "xfs_logprint": "xfsprogs",

@@ -432,3 +432,27 @@ def test_mutants(options: tuple[str, ...], tmp_path: Path, figures: Any) -> None
         except CowshedError:
             pass
         figures.add("iso: mutants walked", 1)
+
+
+def test_what_the_primary_descriptor_says_of_its_image() -> None:
+    from cowshed.errors import ForeignError
+    from cowshed.guest.filesystem.iso9660.volume import primary_facts
+
+    sector = bytearray(b"\1CD001\1".ljust(2048, b"\0"))
+    sector[8:40] = b"LINUX".ljust(32)
+    sector[40:72] = "Größe".encode().ljust(32)
+    sector[80:84] = (1234).to_bytes(4, "little")
+    sector[128:130] = (2048).to_bytes(2, "little")
+    sector[813:830] = b"2020010203040599" + bytes([8])
+    sector[830:847] = b"2020010203040500" + (-20).to_bytes(1, "little", signed=True)
+    sector[847:864] = b"0" * 16 + b"\0"
+    sector[864:881] = b"2020139903040500\0"
+    facts = dict(primary_facts(bytes(sector)))
+    assert (facts["system_id"], facts["volume_id"], facts["volume_space_size"]) == ("LINUX", "Größe", 1234)
+    assert facts["logical_block_size"] == 2048 and facts["publisher_id"] == ""
+    assert facts["volume_creation_t"] == 1577934245 - 2 * 3600
+    assert facts["volume_modification_t"] == 1577934245 + 5 * 3600
+    assert facts["volume_expiration_t"] == -1
+    for damaged in (b"", bytes(2048), bytes(sector[:100]), b"\2" + bytes(sector[1:])):
+        with pytest.raises(ForeignError):
+            primary_facts(damaged)

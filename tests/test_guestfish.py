@@ -311,6 +311,115 @@ def test_what_is_refused_says_why_and_what_else_to_do(disk: Path) -> None:
         assert code == 0 and "is not carried out here" in out
 
 
+def test_the_label_of_xfs(tmp_path: Path) -> None:
+    disk = tmp_path / "x.img"
+    with disk.open("wb") as file:
+        file.truncate(300 << 20)
+    judges.run("mkfs.xfs", "-q", "-L", "before", disk)
+
+    def admin(*words: str) -> tuple[int, str]:
+        code, _, err = fish("-a", disk, "run", ":", "xfs-admin", "/dev/sda", *words)
+        return code, err
+
+    assert admin("label:after", "extunwritten:true", "v2log:true", "projid32bit:true", "lazycounter:true") == (0, "")
+    assert judges.run("xfs_admin", "-l", disk).stdout.strip() == 'label = "after"'
+    assert admin("label:--") == (0, "") and judges.run("xfs_admin", "-l", disk).stdout.strip() == 'label = ""'
+    assert "limited to 12 bytes" in admin("label:0123456789012")[1]
+    for words, reason in {
+        ("uuid:generate",): "xfs_admin -U",
+        ("uuid:01234567-0123-0123-0123-012345678902", "label:no"): "xfs_admin -U",
+    }.items():
+        code, err = admin(*words)
+        assert code == 1 and reason in err
+    judges.run("xfs_repair", "-n", disk)
+    assert judges.run("xfs_admin", "-l", disk).stdout.strip() == 'label = ""'
+    size = fish("-a", disk, "run", ":", "mount", "/dev/sda", "/", ":", "vfs-minimum-size", "/dev/sda")
+    assert size == (0, f"{300 << 20}\n", "")
+    code, _, err = fish("-a", disk, "run", ":", "mount", "/dev/sda", "/", ":", "xfs-admin", "/dev/sda", "label:x")
+    assert code == 1 and "contains a mounted filesystem" in err
+
+
+def test_a_swap_file_and_lost_and_found(copy: Path) -> None:
+    lines = "fallocate /sw 81920 : mkswap-file /sw : mkdir /d : mklost-and-found /d : fill-dir /d 12 : ls /d : file /sw"
+    code, out, err = fish("-a", copy, "-i", *lines.split())
+    names = [*(f"{number:08d}" for number in range(12)), "lost+found"]
+    assert (code, err) == (0, "") and out.splitlines()[:-1] == names and "wap" in out
+    judges.run("e2fsck", "-fn", f"{copy}?offset=1048576")
+    # as mkswap has it
+    other = copy.parent / "sw"
+    assert fish("--ro", "-a", copy, "-i", "download", "/sw", str(other))[0] == 0
+    ours = other.read_bytes()
+    uuid = ours[1036:1052].hex()
+    uuid = "-".join((uuid[:8], uuid[8:12], uuid[12:16], uuid[16:20], uuid[20:]))
+    other.write_bytes(bytes(81920))
+    judges.run("mkswap", "-q", "-U", uuid, other)
+    assert other.read_bytes() == ours
+
+
+def test_the_disks_of_a_domain_are_added_by_a_command(copy: Path, tmp_path: Path) -> None:
+    rest = tmp_path / "rest.img"
+    rest.write_bytes(bytes(1 << 20))
+    document = tmp_path / "web.xml"
+    disks = "".join(
+        f"<disk type='file' device='disk'><driver type='raw'/><source file='{path}'/><target dev='{dev}'/>{more}</disk>"
+        for path, dev, more in ((copy, "vda", ""), (rest, "vdb", "<readonly/>"))
+    )
+    document.write_text(f"<domain type='kvm'><name>webx</name><devices>{disks}</devices></domain>")
+    told = fish("add-domain", document, ":", "debug-drives")
+    assert told == (0, f"2\n{copy} format=raw protocol=file\n{rest} format=raw protocol=file\n", "")
+    told = fish("domain", document, "readonlydisk:read", ":", "debug-drives")
+    assert told == (0, f"2\n{copy} format=raw protocol=file\n{rest} readonly format=raw protocol=file\n", "")
+    assert fish("add-domain", document, "readonlydisk:ignore", "readonly:true")[1] == "1\n"
+    for words, reason in {
+        (document, "readonlydisk:error"): "marked <readonly/>",
+        (document, "readonlydisk:foo"): "unknown readonly_disk parameter",
+        (document, "live:true"): "live support was removed",
+        ("nosuch",): "Domain not found",
+    }.items():
+        code, out, err = fish("add-domain", *words)
+        assert (code, out) == (1, "") and reason in err
+
+
+def test_disks_come_after_run_too(copy: Path) -> None:
+    words = "run : add-drive-scratch 1M : list-devices : mountable-device /dev/sda1 : set-memsize 700"
+    code, out, err = fish("-a", copy, *words.split())
+    assert (code, out) == (1, "/dev/sda\n/dev/sdb\n/dev/sda1\n")
+    assert err.endswith("set_memsize: this function can only be called in the config state\n")
+    assert fish("-a", copy, "run", ":", "sleep", "-1")[0] == 1
+
+
+def test_tail_follows_until_the_files_are_gone(copy: Path) -> None:
+    def change(*words: str) -> None:
+        assert fish("-a", copy, "-m", "/dev/sda1", *words) == (0, "", "")
+
+    change("write", "/etc/log", "one\ntwo\n")
+    argv = [sys.executable, "-u", "-m", "cowshed", "virt-tail", "-a", str(copy), "/etc/log", "/nope", "/etc/hostname"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as follower:
+        assert follower.stdout is not None
+
+        def told(end: bytes) -> bytes:
+            assert follower.stdout is not None
+            text = b""
+            while not text.endswith(end):
+                piece = os.read(follower.stdout.fileno(), 4096)
+                assert piece, text
+                text += piece
+            return text
+
+        head = b"\n\n--- /etc/log ---\n\n"
+        assert told(b"web1\n") == head + b"one\ntwo\n\n\n--- /etc/hostname ---\n\nweb1\n"
+        change("write-append", "/etc/log", "three")
+        assert told(b"three") == head + b"three"
+        change("write", "/etc/log", "new")
+        assert told(b"new") == b"new"
+        change("rm", "/etc/log", ":", "rm", "/etc/hostname")
+        assert follower.stdout.read() == b""
+        assert follower.wait(60) == 0 and follower.stderr is not None
+        assert follower.stderr.read() == b"virt-tail: all files deleted, exiting\n"
+    told_at_once = (1, "", "virt-tail: error: none of the files were found in the disk image\n")
+    assert fish("-a", copy, "/etc/log", "/nope", tool="virt-tail") == told_at_once
+
+
 def test_names_complete(disk: Path) -> None:
     out = Output("guestfish", stdout=os.open(os.devnull, os.O_WRONLY))
     shell = Fish(out, readonly=True)
@@ -378,7 +487,6 @@ def test_the_tools_beside_it(copy: Path, tmp_path: Path) -> None:
     assert (out / "in/f").read_text() == "text"
     assert fish("-a", copy, "/boot", out / "b.tar", tool="virt-tar-out") == (0, "", "")
     assert fish("-a", copy, out / "b.tar", "/usr", tool="virt-tar-in") == (0, "", "")
-    assert fish("-a", copy, "/usr/in/f", tool="virt-tail")[1] == "--- /usr/in/f ---\ntext\n"
     told = fish("-a", copy, tool="virt-inspector")[1]
     assert "<distro>debian</distro>" in told
     if judges.find("xmllint"):

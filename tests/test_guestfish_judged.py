@@ -175,6 +175,30 @@ virt-inspector --xpath
 virt-inspector -a /nope/x --no-icon
 virt-inspector /nope/x
 virt-tail -f -a /nope/x /a
+virt-tail --f -m x:/ -a /nope/x /a
+virt-df -Px -a /nope/x
+virt-df -P
+virt-df -P 3 -a /nope/x
+virt-df --key x -a d.img
+virt-df -m /dev/sda -a d.img
+virt-df --echo-keys
+virt-inspector -m /dev/sda -a d.img
+virt-inspector --trace
+virt-filesystems --mount x
+virt-filesystems --key x -a /nope/x
+virt-edit --edit
+virt-edit --e x -a /nope/x /a
+virt-ls --ti -a d.img /
+virt-ls --checksums --uid --extra-stat --time -a d.img /
+virt-copy-in --nosuch
+virt-copy-in -n -a
+virt-copy-out --ro --pipe-error -a /nope/x /a /b
+virt-tar-in --rw -N -a d.img
+virt-tar-out -f /nope/x --format=
+virt-tar-out --progress-bars -a /nope/x /a -
+virt-log -m /dev/sda
+virt-log --key
+virt-log -a /nope/x
 guestfish --nosuch
 guestfish -Z
 guestfish -a
@@ -217,6 +241,16 @@ def _ours(told: str) -> str:
         r"(?:Please specify at least one file to follow\.\n)?(?=Try )"
     )
     return re.sub(lacking, "", told)
+
+
+def test_tools_have_the_options_that_the_real_ones_have() -> None:
+    for tool in (*_TOOLS, "virt-log"):
+        for kind in ("--long-options", "--short-options"):
+            told = [
+                subprocess.run([*argv, kind], capture_output=True, text=True, check=True).stdout
+                for argv in ([judges.need(tool)], [sys.executable, "-m", "cowshed", tool])
+            ]
+            assert sorted(told[0].split()) == sorted(told[1].split()), (tool, kind)
 
 
 def test_tools_refuse_what_the_real_ones_refuse(tmp_path: Path, figures: Any) -> None:
@@ -309,6 +343,31 @@ def test_slow_commands_print_what_the_real_ones_print(tmp_path: Path, figures: A
     figures.add("guestfish: slow commands compared", same)
 
 
+@root
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+def test_commands_of_old_print_what_the_real_ones_print(tmp_path: Path, figures: Any) -> None:
+    disks = [main_disk(tmp_path)]
+    makers = (
+        ("noted", 32, ["mkfs.ext4", "-q", "-F", "-O", "^metadata_csum"]), ("empty", 16, []),
+        ("xfs", 300, ["mkfs.xfs", "-q", "-L", "xlab"]), ("iso", 0, []), ("fat", 16, ["mkfs.vfat"]),
+    )  # fmt: skip
+    for name, size, argv in makers:
+        path = tmp_path / f"{name}.img"
+        disks.append(path)
+        with path.open("wb") as file:
+            file.truncate(size << 20)
+        if argv:
+            judges.run(*argv, path)
+    program = [judges.need("genisoimage"), "-quiet", "-J", "-R", "-V", "MYVOL", "-o", tmp_path / "iso.img"]
+    subprocess.run([*program, tmp_path / "tree/etc"], check=True, env={**os.environ, "TZ": "America/New_York"})
+    found = Pair(tmp_path, disks).run(read_lines("guestfish_commands_old.txt"))
+    same, differ = differences(found, lambda command: False)
+    assert not differ, "\n".join(differ)
+    figures.add("guestfish: commands of old compared", same)
+    assert same > 120
+
+
 def assert_same_copies(real: Path, ours: Path) -> None:
     """What was copied out is the same, device nodes aside."""
     for path in sorted(real.rglob("*")):
@@ -342,6 +401,8 @@ def _volume(pair: Pair) -> Path:
 @pytest.mark.parametrize(
     "call",
     [
+        "virt-df -a disk.img -P 2", "virt-ls -a disk.img -lR --csv --uid --extra-stat --time-t --checksums=crc /dir",
+        "virt-tar-out -a disk.img /nope -", "virt-copy-out -a disk.img /etc/hostname /nope /tmp/cowshed-none",
         "virt-filesystems -a disk.img", "virt-filesystems -a disk.img -l",
         "virt-filesystems -a disk.img --parts --csv -l",
         "virt-filesystems -a disk.img --all --long --uuid", "virt-filesystems -a disk.img --all --long -h",

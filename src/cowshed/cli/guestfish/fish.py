@@ -69,8 +69,9 @@ class Fish:
     """``where``: what begins messages about a script's line ("FILE:LINE: "); ``ended``: how the last command that
     counts went."""
 
-    def __init__(self, out: Output, *, readonly: bool = False) -> None:
+    def __init__(self, out: Output, *, readonly: bool = False, prog: str = "guestfish") -> None:
         self.out = out
+        self.program = prog
         self.session = Session(readonly=readonly)
         self.readonly = readonly
         self.interactive = False
@@ -103,6 +104,15 @@ class Fish:
         self.roots: list[Root] | None = None
         #: of events, as `event` registers them
         self.handlers: list[Handler] = []
+
+    def anew(self) -> Fish:
+        """One with nothing opened yet, to which the same was said."""
+        other = Fish(self.out, readonly=self.readonly, prog=self.program)
+        other.facts = self.facts
+        other.selectors = self.selectors
+        other.keys_from_stdin = self.keys_from_stdin
+        other.echo_keys = self.echo_keys
+        return other
 
     # ---- telling
 
@@ -147,7 +157,7 @@ class Fish:
         return self.run_words(line) or line.ignore
 
     def prog(self) -> str:
-        return "guestfish"
+        return self.program
 
     def keys(self, device: str, uuid: str) -> list[bytes]:
         """The keys that were given for a device, or for all; their files are read now. Raises HostError."""

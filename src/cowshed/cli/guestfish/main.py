@@ -56,23 +56,28 @@ OPTIONS = (
 )
 
 
-def main(argv: list[str], out: Output) -> int:
-    """``argv``: the program's name and what follows it. Returns the exit status."""
+def main(argv: list[str], out: Output, prog: str = "guestfish", given: tuple[str, ...] = ()) -> int:
+    """``argv``: the program's name and what follows it. ``prog``: what messages call it; ``given``: the words that a
+    tool puts before those of its user. Returns the exit status."""
     from .start import Start
 
-    start = Start(out)
+    start = Start(out, prog=prog)
     fish = start.fish
     words: list[str] = []
     try:
         _configure(start)
         try:
-            start.prepare(walk(OPTIONS, argv[1:], words, mixed="POSIXLY_CORRECT" not in os.environ))
+            start.prepare(walk(OPTIONS, [*given, *argv[1:]], words, mixed="POSIXLY_CORRECT" not in os.environ))
         except Misused as misused:
-            out.raw(f"guestfish: {misused}\nTry ‘guestfish --help’ for more information.\n")
+            out.raw(f"{prog}: {misused}\nTry ‘{prog} --help’ for more information.\n")
             return 1
         if start.done is not None:
             return start.done
-        if start.inspector and not start.disks and not start.domains:
+        if start.inspector and not start.disks and not start.domains and not start.new:
+            if given:
+                text = "you must specify at least one -a DISK or -d DOMAIN option"
+                out.raw(f"{prog}: {text}\nTry ‘{prog} --help’ for more information.\n")
+                return 1
             # before -a and -d there were only names of disks and domains
             start.legacy(words)
             words = []

@@ -41,7 +41,7 @@ class Start:
         self.listens = False
         self.csh = False
         self.done: int | None = None
-        self.fish = Fish(out)
+        self.fish = Fish(out, prog=prog)
         self._format: str | None = None
         self._sector: str | None = None
         self._unused: set[str] = set()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str], out: Output) -> int:
     usage = "display files in a virtual machine: virt-cat -a disk.img file [file ...]"
-    return Tool("virt-cat", usage, out, needs="file names").run(argv, work)
+    return Tool("virt-cat", usage, out, needs="file names", mounts=True).run(argv, work)
 
 
 def work(tool: Tool) -> int:

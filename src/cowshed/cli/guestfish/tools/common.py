@@ -8,7 +8,7 @@ from ....errors import CowshedError
 from ...output import Stop
 from ..fish import Failed
 from ..getopt import Misused, Option, take
-from ..start import Start
+from ..start import Start, leading_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,27 +19,39 @@ if TYPE_CHECKING:
 
     Given = list[tuple[str, str | None]]
 
+#: of every tool
 OPTIONS = (
     Option("add", "a", True),
     Option("blocksize", "", None),
     Option("connect", "c", True),
     Option("domain", "d", True),
-    Option("echo-keys"),
     Option("format", "", None),
     Option("help"),
-    Option("key", "", True),
-    Option("keys-from-stdin"),
-    Option("mount", "m", True),
     Option("verbose", "v"),
     Option("version", "V"),
-    Option("trace", "x"),
+    Option("", "x"),
 )
+#: of those that open what is encrypted with a key
+KEYS = (Option("echo-keys"), Option("key", "", True), Option("keys-from-stdin"))
+#: of those that mount what they are told to
+MOUNTS = (Option("mount", "m", True),)
+_COMMON = {one.name for one in (*OPTIONS, *KEYS, *MOUNTS)}
+
+
+def wrapped(argv: list[str], out: Output, mode: str, verb: str, usage: str) -> int:
+    """A tool that is one command of guestfish on the system that is found, with all of guestfish's options."""
+    from ..main import main
+
+    if "--help" in argv[1:]:
+        out.write(f"{usage}\n\nThe options are guestfish's: see guestfish --help.\n")
+        return 0
+    return main(argv, out, f"virt-{verb}", (mode, "-i", verb))
 
 
 class Tool:
     """``name``; ``usage``: its arguments, for help; ``options`` beside the common ones; ``readonly``: it changes
-    nothing; ``needs``: what its words are, where there must be some; ``bare``: it takes no words when its
-    disks are given by options, and no disks without."""
+    nothing; ``keys``: its options that speak of keys; ``mounts``: it has -m; ``needs``: what its words are, where there
+    must be some; ``bare``: it takes no words when its disks are given by options, and no disks without."""
 
     def __init__(
         self,
@@ -50,13 +62,17 @@ class Tool:
         options: tuple[Option, ...] = (),
         readonly: bool = True,
         inspect: bool = True,
+        keys: tuple[Option, ...] = KEYS,
+        mounts: bool = False,
         needs: str = "",
         bare: bool = False,
     ) -> None:
         self.name = name
         self.usage = usage
         self.out = out
-        self.options = OPTIONS + options
+        found = OPTIONS + keys + MOUNTS * mounts + options
+        # as getopt has them: in the order of their names
+        self.options = tuple(sorted(found, key=lambda one: one.long or "~"))
         self.readonly = readonly
         self.inspect = inspect
         self.needs = needs
@@ -89,27 +105,30 @@ class Tool:
         if argv[1:2] in (["--long-options"], ["--short-options"]):
             # for shells' completion
             long = argv[1] == "--long-options"
-            names = sorted(f"--{one.long}" if long else f"-{one.short}" for one in self.options if long or one.short)
-            self.out.write("".join(f"{name}\n" for name in names))
+            words = [f"--{one.long}" if long else f"-{one.short}" for one in self.options]
+            names = [word for word in words if word.strip("-")]
+            self.out.write("".join(f"{name}\n" for name in sorted(names)))
             return 0
         try:
             given, self.words = take(self.options, argv[1:], mixed=True)
         except Misused as misused:
             self.out.raw(f"{self.name}: {misused}\n{self._try()}")
             return 1
-        common = {one.long for one in OPTIONS}
         if ("help", None) in given:
             self.out.write(f"{self.name}: {self.usage}\n\nOptions:\n")
             for option in self.options:
-                short = f"-{option.short}|" if option.short else ""
-                self.out.write(f"  {short}--{option.long}{' value' if option.value else ''}\n")
+                shown = "|".join([f"-{option.short}"] * bool(option.short) + [f"--{option.long}"] * bool(option.long))
+                self.out.write(f"  {shown}{' value' if option.value else ''}\n")
             return 0
         for name, value in given:
-            if name not in common:
+            if name == "P" and leading_number(value or "") is None:
+                self.out.raw(f"{self.name}: -P option is not numeric\n")
+                return 1
+            if name not in _COMMON:
                 self.own[name] = value
                 self.many.append((name, value))
         try:
-            self.start.prepare([one for one in given if one[0] in common])
+            self.start.prepare([one for one in given if one[0] in _COMMON])
             if self.start.done is not None:
                 return self.start.done
             self.fish.session.readonly = self.readonly
@@ -139,6 +158,14 @@ class Tool:
             return stop.code
         finally:
             self.fish.close()
+
+    def reopen(self) -> None:
+        """Forget what was read of the disks, and begin again with the same options. Raises Stop, CowshedError."""
+        old = self.fish
+        self.start.fish = old.anew()
+        old.close()
+        self.start.open()
+        self.fish.session.run()
 
     def _disks(self) -> None:
         """Without -a and -d the words begin with disks, or with a domain's name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import Tool
+from .common import wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,7 +10,4 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str], out: Output) -> int:
-    usage = "virt-copy-out -a disk.img /file|dir [/file|dir ...] localdir"
-    return Tool("virt-copy-out", usage, out, readonly=True).run(
-        argv, lambda tool: tool.command("copy-out", *tool.words)
-    )
+    return wrapped(argv, out, "--ro", "copy-out", "virt-copy-out -a disk.img /file|dir [/file|dir ...] localdir")

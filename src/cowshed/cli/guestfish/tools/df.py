@@ -18,13 +18,15 @@ _OPTIONS = (
     Option("human-readable", "h"),
     Option("inodes", "i"),
     Option("one-per-guest"),
+    # how many guests at a time: here is one
+    Option("", "P", True),
     Option("uuid"),
 )
 
 
 def main(argv: list[str], out: Output) -> int:
     usage = "display free space on virtual filesystems: virt-df -a disk.img"
-    return Tool("virt-df", usage, out, options=_OPTIONS, inspect=False).run(argv, work, check)
+    return Tool("virt-df", usage, out, options=_OPTIONS, inspect=False, keys=()).run(argv, work, check)
 
 
 def check(tool: Tool) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def main(argv: list[str], out: Output) -> int:
     tool = Tool(
         "virt-edit", "edit a file in a virtual machine: virt-edit -a disk.img file [file ...]", out,
-        options=(Option("backup", "b", True), Option("expr", "e", True)), readonly=False,
-        needs="file names",
+        options=(Option("backup", "b", True), Option("edit", "", True), Option("expr", "e", True)), readonly=False,
+        needs="file names", mounts=True,
     )  # fmt: skip
     return tool.run(argv, work)
 
@@ -26,7 +26,7 @@ def work(tool: Tool) -> int:
         path = os.fsencode(word)
         tree = tool.fish.session.tree
         before = tree.read(path)
-        expression = tool.own.get("expr")
+        expression = tool.own.get("expr", tool.own.get("edit"))
         if expression is not None:
             after = _perl(tool, expression, before)
             if after != before:

@@ -6,7 +6,7 @@ from ....errors import CowshedError
 from ....guest.filesystem.table import DRIVERS, open_filesystem
 from ....guest.identity import identify
 from ..getopt import Option
-from .common import Tool
+from .common import KEYS, Tool
 from .df import human
 
 TYPE_CHECKING = False
@@ -38,12 +38,16 @@ _OPTIONS = (
     Option("volgroups"),
     Option("volume-groups"),
 )
+#: no --key
+_KEYS = tuple(one for one in KEYS if one.long != "key")
 _COLUMNS = ("Name", "Type", "VFS", "Label", "MBR", "Size", "Parent", "UUID")
 
 
 def main(argv: list[str], out: Output) -> int:
     usage = "list filesystems, partitions, block devices, LVM in a VM: virt-filesystems -a disk.img"
-    return Tool("virt-filesystems", usage, out, options=_OPTIONS, inspect=False, bare=True).run(argv, work, check)
+    return Tool("virt-filesystems", usage, out, options=_OPTIONS, inspect=False, keys=_KEYS, bare=True).run(
+        argv, work, check
+    )
 
 
 def check(tool: Tool) -> None:

@@ -15,22 +15,29 @@ if TYPE_CHECKING:
 
 _OPTIONS = (
     Option("checksum", "", None),
+    Option("checksums", "", None),
     Option("csv"),
+    Option("extra-stat"),
     Option("extra-stats"),
     Option("human-readable", "h"),
     Option("long", "l"),
     Option("recursive", "R"),
+    Option("time"),
     Option("time-days"),
     Option("time-relative"),
     Option("time-t"),
     Option("times"),
+    Option("uid"),
     Option("uids"),
 )
+#: other names of the same
+_OTHERS = {"checksums": "checksum", "extra-stat": "extra-stats", "time": "times", "uid": "uids"}
 
 
 def main(argv: list[str], out: Output) -> int:
     usage = "list files in a virtual machine: virt-ls -a disk.img dir [dir ...]"
-    return Tool("virt-ls", usage, out, options=_OPTIONS, needs="directory names").run(argv, work, check)
+    tool = Tool("virt-ls", usage, out, options=_OPTIONS, needs="directory names", mounts=True)
+    return tool.run(argv, work, check)
 
 
 #: they say more of each file, which lists with it only
@@ -40,6 +47,8 @@ _DETAILS = ("checksum", "csv", "extra-stats", "time-days", "time-relative", "tim
 def check(tool: Tool) -> None:
     """Raises Stop for options that do not go together."""
     own = tool.own
+    for name in own.keys() & _OTHERS.keys():
+        own[_OTHERS[name]] = own.pop(name)
     if not ("long" in own and "recursive" in own) and any(name in own for name in _DETAILS):
         more = "For more information, read the virt-ls(1) man page."
         raise tool.fail(f"used a flag which can only be combined with -lR mode\n{more}")

@@ -1,10 +1,9 @@
-"""``virt-tail``: the end of a guest's files, and with -f what is added to them."""
+"""``virt-tail``: a guest's files, and what is added to them from then on."""
 
 from __future__ import annotations
 
 import os
 
-from ....guest.lines import lines_of, tail
 from ..getopt import Option
 from .common import Tool
 
@@ -12,42 +11,64 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...output import Output
 
+#: seconds until the disks are looked at again
+_PAUSE = 2
+
 
 def main(argv: list[str], out: Output) -> int:
     tool = Tool(
         "virt-tail", "follow (tail) files in a virtual machine: virt-tail -a disk.img file [file ...]", out,
-        options=(Option("follow", "f"),), needs="file names",
+        # as tail has it: it always follows
+        options=(Option("follow", "f"),), needs="file names", mounts=True,
     )  # fmt: skip
     return tool.run(argv, work)
 
 
 def work(tool: Tool) -> int:
+    """Until none of the files is there, or somebody interrupts."""
     import time
 
-    sizes: dict[str, int] = {}
+    follower = Follower(tool)
+    if not follower.look():
+        raise tool.fail("error: none of the files were found in the disk image")
     while True:
-        for word in tool.words:
-            tree = tool.fish.session.tree
-            place = tree.regular(os.fsencode(word))
-            size = place.stat().size
-            if size == sizes.get(word):
-                continue
-            tool.out.write(f"--- {word} ---\n")
-            if word not in sizes or size < sizes[word]:
-                for line in tail(lines_of(tree.chunks(place)), 10):
-                    tool.out.write(line.decode("utf-8", "surrogateescape") + "\n")
-            else:
-                for piece in tree.chunks(place, sizes[word]):
-                    tool.out.write(piece.decode("utf-8", "surrogateescape"))
-            sizes[word] = size
         tool.out.flush()
-        if "follow" not in tool.own:
-            return 0
-        time.sleep(5)
+        time.sleep(_PAUSE)
         # what the guest wrote meanwhile is seen by looking anew
-        mounts = [(mount.device, mount.path) for mount in tool.fish.session.tree.mounts]
-        tool.fish.session.tree.close()
-        tool.fish.session.devices.close()
-        tool.fish.session.devices.forget()
-        for device, path in mounts:
-            tool.fish.session.mount(device, path)
+        tool.reopen()
+        if not follower.look():
+            tool.out.raw(f"{tool.name}: all files deleted, exiting\n")
+            return 0
+
+
+class Follower:
+    """What was shown of each file: all of it at first, then what stands behind, all again of one that got shorter."""
+
+    def __init__(self, tool: Tool) -> None:
+        self.tool = tool
+        self._shown: dict[str, int] = {}
+        self._last: str | None = None
+
+    def look(self) -> int:
+        """Show what is new; how many of the files there are."""
+        from ....guest.filesystem.base import GuestError
+
+        tree = self.tool.fish.session.tree
+        there = 0
+        for word in self.tool.words:
+            try:
+                place = tree.regular(os.fsencode(word))
+            except GuestError:
+                self._shown.pop(word, None)
+                continue
+            there += 1
+            size, begin = place.stat().size, self._shown.get(word, 0)
+            self._shown[word] = size
+            if size == begin:
+                continue
+            if word != self._last:
+                self.tool.out.write(f"\n\n--- {word} ---\n\n")
+                self._last = word
+            for piece in tree.chunks(place, begin if begin < size else 0):
+                self.tool.out.write(piece.decode("utf-8", "surrogateescape"))
+        return there

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import Tool
+from .common import wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,5 +10,4 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str], out: Output) -> int:
-    usage = "virt-tar-in -a disk.img data.tar /destination"
-    return Tool("virt-tar-in", usage, out, readonly=False).run(argv, lambda tool: tool.command("tar-in", *tool.words))
+    return wrapped(argv, out, "--rw", "tar-in", "virt-tar-in -a disk.img tarball /dir")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .common import Tool
+from .common import wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,5 +10,4 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str], out: Output) -> int:
-    usage = "virt-tar-out -a disk.img /dir tarball"
-    return Tool("virt-tar-out", usage, out, readonly=True).run(argv, lambda tool: tool.command("tar-out", *tool.words))
+    return wrapped(argv, out, "--ro", "tar-out", "virt-tar-out -a disk.img /dir tarball")
