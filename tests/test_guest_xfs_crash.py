@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import struct
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -108,9 +107,7 @@ def removals(root: Path) -> None:
     work.clones = False
     (root / "t").mkdir()
     work(root / "t", 200)
-    os.statvfs(root)
-    time.sleep(0.3)
-    os.sync()
+    images.settle(root)
 
 
 def opened_and_removed(root: Path) -> None:

@@ -10,7 +10,6 @@ import random
 import shutil
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,9 +218,7 @@ def test_a_dirty_log_is_gone_on_with(
             if kind == "settled":
                 os.sync()
                 work(root / "t", 300)
-                os.statvfs(root)  # removed files are freed now
-                time.sleep(0.3)
-                os.sync()
+                images.settle(root)
         shut_down(root, flag)
     shutil.copyfile(image, copy)
     with images.mounted(copy, mount) as root:
