@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,17 +101,23 @@ def gluster_volume(folder: Path) -> Iterator[str]:
             ["volume", "create", "v", "transport", "tcp", f"{host}:{folder}/brick", "force"],
             ["volume", "start", "v"],
         ):
-            for _ in range(40):
-                done = subprocess.run([gluster, "--mode=script", *words], capture_output=True, text=True, timeout=60)
-                if done.returncode == 0 or daemon.poll() is not None:
+            deadline = time.monotonic() + 120
+            while True:
+                done = subprocess.run([gluster, "--mode=script", *words], capture_output=True, text=True, timeout=120)
+                if done.returncode == 0 or daemon.poll() is not None or time.monotonic() > deadline:
                     break
+                time.sleep(0.1)
             if done.returncode:
                 judges.absent(f"a GlusterFS volume here: {done.stdout}{done.stderr}")
         yield host
-        subprocess.run([gluster, "--mode=script", "volume", "stop", "v"], capture_output=True, timeout=60)
+        subprocess.run([gluster, "--mode=script", "volume", "stop", "v"], capture_output=True, timeout=120)
     finally:
         daemon.terminate()
-        daemon.wait(30)
+        try:
+            daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
 
 
 def test_a_real_glusterfs_pool(ranch: Ranch, tmp_path: Path) -> None:
