@@ -1,9 +1,10 @@
 """The bulk engine: guest bytes of one or more sources go to a target, in extents and big buffers.
 
 `plan` decides what is to be done; zeroes and holes are never read. Data moves in jobs of at most a chunk: read into a
-reused buffer, searched for zeroes, written in runs. One thread does that as fast as the page cache gives; where
-there is more to copy, or where it costs processor time (clusters are packed or unpacked), more threads help: each reads
-a job of its own while another one writes, and they take turns at the target so that it is written in order.
+reused buffer, searched for zeroes, written in runs. One thread does that as fast as the page cache gives, and several
+would spend a fifth more of the processors on it. Where it has to wait for the storage, or where it costs processor time
+(clusters are packed or unpacked), more threads help: each reads a job of its own while another one writes, and they
+take turns at the target so that it is written in order.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import fcntl
 import os
 import struct
+from time import perf_counter, thread_time
 
 from ..block.node import COMPRESSED, DATA, ENCRYPTED
 from ..errors import CowshedError, HostError, NoSpaceError, UnsupportedError, error_number, strerror
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 CHUNK = 512 << 10
 #: the same where several threads take turns or clusters are placed, so that there is less of that
 CREW_CHUNK = 2 << 20
-#: bytes that one thread copies before others help, for which it takes longer to start than to copy a small disk
+#: bytes that one thread copies before it is seen whether others could help; they take longer to start than so much
 ALONE = 16 << 20
+#: they can, where it waited for more than this share of the time, and for the storage at least so many times
+WAITED = 0.25
+WAITS = 8
 #: zeroes are asked for in pieces of this size, so that progress shows and Ctrl-C works on slow devices
 CLEAR_CHUNK = 1 << 30
 #: zeroes between data are read and written with it up to this length; the search for zeroes finds them again
@@ -79,7 +84,7 @@ class Copier:
         #: jobs begin and end at multiples of this where they can
         self.align = cluster if policy.compress else unit if not policy.fine else 1
         self.crew = min(policy.threads, processors())
-        self.chunk = max(CREW_CHUNK if self.crew > 1 or cluster else CHUNK, self.align, cluster)
+        self.chunk = max(CREW_CHUNK if cluster else CHUNK, self.align, cluster)
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
         # a first sector that is looked at before it is written can't go past the one who looks
@@ -99,18 +104,30 @@ class Copier:
             total = self._count()
             if total:
                 self.progress.start(total)
-        todo = jobs(self._pieces(), self.chunk, CLEAR_CHUNK)
-        buffer = self.buffer()
-        copied = 0
-        for job in todo:
-            if job.verb == COPY and self.crew > 1:
-                copied += job.end - job.start
-                if job.heavy or self.policy.compress or copied > ALONE:
-                    from .crew import share_out
+        # where zeroes need no room a new file gets it as it is written
+        reserve = None
+        if self.policy.reads_zero and not self.policy.fine and not self.policy.compress:
+            reserve = getattr(_file_below(self.target), "reserve_ahead", None)
+        if reserve is not None:
+            reserve(True)
+        try:
+            self._copy()
+        finally:
+            if reserve is not None:
+                reserve(False)
 
-                    del buffer
-                    share_out(_chained(job, todo), self, self.crew, ordered=self.policy.ordered)
-                    return
+    def _copy(self) -> None:
+        todo = jobs(self._pieces(), lambda: self.chunk, CLEAR_CHUNK)
+        buffer = self.buffer()
+        alone = _Alone()
+        for job in todo:
+            if job.verb == COPY and self.crew > 1 and (job.heavy or self.policy.compress or alone.waits(job)):
+                from .crew import share_out
+
+                del buffer
+                self.chunk = max(self.chunk, CREW_CHUNK)
+                share_out(_chained(job, todo), self, self.crew, ordered=self.policy.ordered)
+                return
             self.throttle(job.end - job.start)
             self.store(job, self.prepare(job, buffer))
 
@@ -135,7 +152,7 @@ class Copier:
         if (self._share or self._offload) and all(piece.kind == DATA for piece in job.pieces):
             if self._share and not self._asked:
                 self._asked = True
-                self._share = can_clone(getattr(job.pieces[0].node, "fd", -1), _file_below(self.target))
+                self._share = can_clone(_descriptor(job.pieces[0].node), _descriptor(_file_below(self.target)))
             if self._share or self._offload:
                 return None
         view = buffer[: job.end - job.start]
@@ -314,7 +331,7 @@ class Copier:
     def _kernel(self, piece: Piece) -> bool:
         """Have the kernel fill a piece of the target; False when it can't, once and for all."""
         target = self.target
-        source = getattr(piece.node, "fd", -1)
+        source = _descriptor(piece.node)
         if source < 0:
             self._share = self._offload = False
             return False
@@ -335,7 +352,7 @@ class Copier:
     def _fill_by_kernel(self, piece: Piece, source: int, placement: Placement) -> None:
         """Fill one placement, by the kernel as far as it goes."""
         sink = placement.node
-        fd = getattr(sink, "fd", -1)
+        fd = _descriptor(sink)
         at = piece.host_offset + placement.offset - piece.offset
         if fd >= 0 and not placement.head and not placement.tail and (self._share or self._offload):
             try:
@@ -424,6 +441,36 @@ class _UnwritableError(_UnreadableError):
     """The target can't be written at ``at``."""
 
 
+class _Alone:
+    """One thread at its copying: would another one help it?"""
+
+    __slots__ = ("began", "busy", "copied", "waited")
+
+    def __init__(self) -> None:
+        self.copied = 0
+        self.waited = 0
+        self.began, self.busy = perf_counter(), thread_time()
+
+    def waits(self, job: Job) -> bool:
+        """Has it spent much of its time waiting for the storage? Asked before each job, answered every `ALONE` bytes.
+
+        Time in which others had the processor is no such time: it would be theirs with more threads too.
+        """
+        self.copied += job.end - job.start
+        if self.copied <= ALONE:
+            return False
+        self.copied = 0
+        now, busy = perf_counter(), thread_time()
+        elapsed, worked = now - self.began, busy - self.busy
+        self.began, self.busy = now, busy
+        if elapsed - worked <= elapsed * WAITED:
+            return False
+        import resource
+
+        waited, self.waited = self.waited, resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        return self.waited - waited >= WAITS
+
+
 def _chained(first: Job, rest: Iterator[Job]) -> Iterator[Job]:
     yield first
     yield from rest
@@ -437,13 +484,18 @@ def processors() -> int:
         return os.cpu_count() or 1
 
 
-def _file_below(node: Node) -> int:
-    """The descriptor of the file that guest data of ``node`` goes to, -1 where there is none."""
+def _file_below(node: Node) -> Node | None:
+    """The node that guest data of ``node`` goes to in the end, None where there is none or several."""
     while node.is_format or node.is_filter:
         below = node.children.get("data-file") or node.children.get("file")
         if below is None:
-            return -1
+            return None
         node = below
+    return node
+
+
+def _descriptor(node: Node | None) -> int:
+    """The descriptor of a file's node, -1 where there is none."""
     return int(getattr(node, "fd", -1))
 
 

@@ -32,27 +32,40 @@ def split(view: memoryview, phase: int, grain: int, least: int) -> list[tuple[in
     first = -phase % grain
     if first >= length:
         return [(0, length, not _STARTSWITH(view))]
-    # A block can only be zero when its first byte is: that much is seen without touching the rest.
-    probe = bytes(view[first::grain])
     runs: list[tuple[int, int, bool]] = []
     edge = 0  # end of what has been decided on
     if first and _STARTSWITH(view[:first]):
         runs.append((0, first, False))
         edge = first
-    at = probe.find(0)
-    while at >= 0:
-        rest = probe[at:]
-        count = len(rest) - len(rest.lstrip(b"\0"))
+    # A block can only be zero when its first bytes are: those are seen without touching the rest.
+    words = (length - first) // 8
+    probe = view[first : first + words * 8].cast("Q")[:: grain // 8].tolist()
+    if not words * 8 % grain and first + words * 8 < length:
+        probe.append(0)  # the last block is shorter than that
+    count = len(probe)
+    at = 0
+    while True:
+        try:
+            at = probe.index(0, at)
+        except ValueError:
+            break
         start = first + at * grain
-        stop = min(start + count * grain, length)
-        if _STARTSWITH(view[start:stop]):
-            edge = _zero(runs, edge, start, stop)
-        else:
-            for low in range(start, stop, grain):
-                high = low + grain
-                if _STARTSWITH(view[low : high if high < length else length]):
-                    edge = _zero(runs, edge, low, min(high, length))
-        at = probe.find(0, at + count)
+        at += 1
+        if not _STARTSWITH(view[start : start + grain]):
+            continue
+        # a long run is looked at in ever longer steps
+        step = 1
+        while at < count and not probe[at]:
+            step = min(step * 2, count - at)
+            low = first + at * grain
+            if not _STARTSWITH(view[low : low + step * grain]):
+                if step == 1:
+                    break
+                step = 1
+                if not _STARTSWITH(view[low : low + grain]):
+                    break
+            at += step
+        edge = _zero(runs, edge, start, min(first + at * grain, length))
     if edge < length:
         runs.append((edge, length, True))
     if least > grain or first or length % grain:

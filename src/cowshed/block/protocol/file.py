@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...progress import Progress
     from ..locking import FileLocks
     from ..node import Buffer
+    from .ahead import Ahead
 
 # linux/falloc.h: struct space_resv and the requests that take it
 _SPACE_RESV = struct.Struct("=hhxxxxqqiIiiii")
@@ -31,6 +32,7 @@ _FS_IOC_RESVSP64 = 0x4030582A
 _FS_IOC_UNRESVSP64 = 0x4030582B
 _FS_IOC_ZERO_RANGE = 0x40305839
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _SEEK_DATA = getattr(os, "SEEK_DATA", 3)
 _SEEK_HOLE = getattr(os, "SEEK_HOLE", 4)
@@ -90,6 +92,7 @@ class FileNode(Node):
         self._no_punch = False
         self._no_zero_range = False
         self._lost: HostError | None = None
+        self._ahead: Ahead | None = None
         self.fd = fd if fd >= 0 else self._open(writable)
         try:
             self._check_kind(os.fstat(self.fd).st_mode)
@@ -251,6 +254,8 @@ class FileNode(Node):
             if self.align > 1:
                 self._direct_write(offset, view)
             else:
+                if self._ahead is not None:
+                    self._ahead.before(offset, len(view), self.size)
                 self._pwrite(offset, view)
         except BaseException:
             # part of it may be there: what lies behind the end must be known to read as zeroes
@@ -271,6 +276,8 @@ class FileNode(Node):
             except InterruptedError:
                 continue
             except OSError as error:
+                if self._ahead is not None and error.errno in _FULL and self._ahead.give_back():
+                    continue  # that may be the room that this needs
                 raise host_error(error, "", self.path, offset + done) from error
 
     def _direct_write(self, offset: int, view: memoryview) -> None:
@@ -379,6 +386,25 @@ class FileNode(Node):
             if error.errno == errno.ENOTTY:
                 error.errno = errno.EOPNOTSUPP
             raise host_error(error, "", self.path, offset) from error
+
+    def reserve_ahead(self, on: bool) -> None:
+        """The file is new and is being written front to back, by one thread at a time; or that is over (``on`` False).
+
+        Nothing that is read, and nothing that is allocated in the end, depends on it.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.give_back()
+        if on and self.align == 1 and not self.cache.writethrough and stat.S_ISREG(os.fstat(self.fd).st_mode):
+            from .ahead import Ahead
+
+            def reserve(offset: int, length: int) -> None:
+                self._space(_FS_IOC_RESVSP64, offset, length)
+
+            def punch(offset: int, length: int) -> None:
+                self._space(_FS_IOC_UNRESVSP64, offset, length)
+
+            self._ahead = Ahead(self.fd, reserve, punch)
 
     def flush(self) -> None:
         if self.cache.no_flush or self.read_only or self.fd < 0:

@@ -1,0 +1,221 @@
+"""The bulk mover's parts: where zeroes are, when threads help, and room that is reserved before the data comes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import cowshed
+from cowshed.block.protocol import ahead as ahead_module
+from cowshed.block.protocol.ahead import LEAST, MOST, Ahead, file_system
+from cowshed.block.protocol.file import FileNode
+from cowshed.ops import copy, crew
+from cowshed.ops.sparse import split
+
+MIB = 1 << 20
+
+
+def naive(data: bytes, phase: int, grain: int, least: int) -> list[tuple[int, int, bool]]:
+    """What `split` promises, block by block."""
+    first = -phase % grain
+    if first >= len(data):
+        return [(0, len(data), any(data))]
+    edges = sorted({0, *range(first, len(data), grain), len(data)})
+    runs: list[tuple[int, int, bool]] = []
+    for low, high in pairwise(edges):
+        found = any(data[low:high])
+        if runs and runs[-1][2] == found:
+            runs[-1] = (runs[-1][0], high, found)
+        else:
+            runs.append((low, high, found))
+    joined: list[tuple[int, int, bool]] = []
+    for low, high, found in runs:
+        found = found or (high - low < least and low > 0 and high < len(data))
+        if joined and joined[-1][2] and found:
+            joined[-1] = (joined[-1][0], high, True)
+        else:
+            joined.append((low, high, found))
+    return joined
+
+
+def test_split_finds_what_a_look_at_every_block_finds() -> None:
+    rng = random.Random(7)
+    seen = 0
+    for _ in range(3000):
+        grain = 1 << rng.choice((9, 9, 10, 12, 12, 13))
+        length = rng.choice((rng.randrange(1, 4 * grain), grain * rng.randrange(1, 12), rng.randrange(1, 70_000)))
+        data = bytearray(length)
+        for _ in range(rng.choice((0, 1, 2, 8, 30))):
+            at = rng.randrange(length)
+            stop = min(length, at + rng.choice((1, 7, grain, 3 * grain)))
+            data[at:stop] = bytes([rng.choice((0, 7))]) * (stop - at)
+        phase = rng.choice((0, 0, grain, 512, rng.randrange(MIB)))
+        least = rng.choice((0, 512, grain, 2 * grain, 5 * grain))
+        runs = split(memoryview(data), phase, grain, least)
+        assert runs == naive(bytes(data), phase, grain, least), (length, phase, grain, least)
+        seen += len(runs)
+    assert seen > 6000
+
+
+def _asks_for_help(monkeypatch: pytest.MonkeyPatch, source: Path) -> bool:
+    """Does a copy of ``source`` whose reads take 3 ms longer ask other threads for help?"""
+    asked: list[int] = []
+    share_out, preadv = crew.share_out, os.preadv
+
+    def slow(*args: object) -> int:
+        time.sleep(0.003)
+        return preadv(*args)  # type: ignore[arg-type]
+
+    def counted(*args: object, **how: object) -> None:
+        asked.append(1)
+        share_out(*args, **how)  # type: ignore[arg-type]
+
+    target = source.with_name("copy.raw")
+    with monkeypatch.context() as patch:
+        patch.setattr(copy, "ALONE", 8 * MIB)
+        patch.setattr(copy, "processors", lambda: 2)
+        patch.setattr(os, "preadv", slow)
+        patch.setattr(crew, "share_out", counted)
+        cowshed.convert(source, target, "raw", source_fmt="raw", share=False)
+    assert target.read_bytes() == source.read_bytes()
+    return bool(asked)
+
+
+def test_threads_help_where_storage_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = tmp_path / "source.raw"
+    source.write_bytes(os.urandom(MIB) * 32)
+    assert _asks_for_help(monkeypatch, source)
+    with monkeypatch.context() as patch:  # all the time is the processor's
+        patch.setattr(copy, "perf_counter", copy.thread_time)
+        assert not _asks_for_help(monkeypatch, source)
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    with monkeypatch.context() as patch:  # it is others', this thread never gave it away
+        patch.setattr(resource, "getrusage", lambda who: usage)
+        patch.setattr(copy, "WAITS", usage.ru_nvcsw + 1)
+        assert not _asks_for_help(monkeypatch, source)
+
+
+def _kind(path: Path) -> str:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return file_system(fd)
+    finally:
+        os.close(fd)
+
+
+class Room:
+    """Counts what an Ahead reserves of a file and gives back."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, fail: int = 0) -> None:
+        monkeypatch.setattr(ahead_module, "file_system", lambda fd: "ext4")
+        monkeypatch.setattr(ahead_module, "PLENTY", 0)
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT)
+        self.fail = fail
+        self.held: set[int] = set()
+        self.calls = 0
+        self.ahead = Ahead(self.fd, self.reserve, self.punch)
+
+    def reserve(self, offset: int, length: int) -> None:
+        assert length <= MOST
+        self.calls += 1
+        blocks = range(offset // 4096, (offset + length) // 4096)
+        if self.fail:
+            self.held.update(blocks[: len(blocks) // 2])
+            raise OSError(self.fail, os.strerror(self.fail))
+        self.held.update(blocks)
+
+    def punch(self, offset: int, length: int) -> None:
+        self.held.difference_update(range(offset // 4096, (offset + length) // 4096))
+
+    def write(self, offset: int, length: int) -> None:
+        self.ahead.before(offset, length, os.fstat(self.fd).st_size)
+        self.held.update(range(offset // 4096, (offset + length) // 4096))
+
+
+def test_what_is_reserved_and_not_written_is_given_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    room = Room(tmp_path / "file", monkeypatch)
+    os.ftruncate(room.fd, 256 * MIB)
+    written: set[int] = set()
+
+    def write(offset: int, length: int) -> None:
+        room.write(offset, length)
+        written.update(range(offset // 4096, (offset + length) // 4096))
+
+    for at in range(0, 40 * MIB, MIB // 2):
+        write(at, MIB // 2)
+    assert 3 < room.calls < 10 and room.held > written  # in steps that grow
+    write(50 * MIB, 8192)
+    assert room.held == written
+    calls = room.calls
+    for at in range(51 * MIB, 60 * MIB, 8192):  # every other block
+        write(at, 4096)
+    assert room.calls == calls and room.held == written
+    for at in range(250 * MIB, 256 * MIB, MIB):
+        write(at, MIB)
+    assert room.calls > calls and room.held == written  # never past the end of a file that doesn't grow
+    write(4096, 65536)  # a format's metadata is no end of the run
+    room.ahead.give_back()
+    assert room.held == written
+    os.close(room.fd)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EOPNOTSUPP])
+def test_room_that_can_not_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
+    room = Room(tmp_path / "file", monkeypatch, fail=number)
+    os.ftruncate(room.fd, 64 * MIB)
+    for at in range(0, 8 * MIB, MIB):
+        room.write(at, MIB)
+    assert room.calls == 1 and room.held == set(range(8 * MIB // 4096))
+    os.close(room.fd)
+
+
+def test_room_is_reserved_only_where_there_is_plenty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in (("PLENTY", 1 << 50), ("FILE_SYSTEMS", frozenset())):
+        with monkeypatch.context() as patch:
+            room = Room(tmp_path / "file", patch)
+            patch.setattr(ahead_module, name, value)
+            for at in range(0, 8 * MIB, MIB):
+                room.write(at, MIB)
+            assert room.calls == 0
+            os.close(room.fd)
+
+
+@pytest.mark.parametrize("grows", [False, True], ids=["inside", "growing"])
+def test_a_file_takes_in_the_end_what_its_data_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grows: bool
+) -> None:
+    """The real calls, on whatever file system the tests run."""
+    monkeypatch.setattr(ahead_module, "FILE_SYSTEMS", {_kind(tmp_path)})
+    monkeypatch.setattr(ahead_module, "PLENTY", 0)
+    data = os.urandom(MIB // 2)
+    blocks = []
+    for on in (False, True):
+        path = tmp_path / f"file-{on}"
+        path.write_bytes(b"")
+        if not grows:
+            os.truncate(path, 96 * MIB)
+        with FileNode(str(path), writable=True) as node:
+            assert isinstance(node, FileNode)
+            node.reserve_ahead(on)
+            for start, stop in ((0, 9), (20, 26)):
+                for at in range(start * MIB, stop * MIB, len(data)):
+                    node.write(at, data)
+            if on and (held := node.allocated_bytes() or 0) > blocks[0]:
+                assert held - blocks[0] <= MOST
+            node.reserve_ahead(False)
+            os.fsync(node.fd)
+            blocks.append(node.allocated_bytes() or 0)
+            assert node.refresh() == (26 if grows else 96) * MIB
+            kinds = [(extent.offset, extent.length) for extent in node.extents() if extent.kind == cowshed.DATA]
+            assert kinds == [(0, 9 * MIB), (20 * MIB, 6 * MIB)]
+    # ext4 may have needed a block of its own for the list of extents meanwhile
+    assert 0 <= blocks[1] - blocks[0] <= 8192
+    assert (tmp_path / "file-False").read_bytes() == (tmp_path / "file-True").read_bytes()
+    assert LEAST <= 6 * MIB  # else nothing was reserved
