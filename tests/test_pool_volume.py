@@ -33,6 +33,7 @@ from cowshed.errors import (
     StateError,
     VolumeExistsError,
 )
+from cowshed.ops.create import create
 from cowshed.pool.host import Host
 from cowshed.pool.pool import Pool
 from cowshed.progress import Progress
@@ -198,6 +199,23 @@ def test_overlays_in_another_pool_count(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="'top' of pool 'other'"):
         base.delete()
     other.destroy()
+    # its directory is there, and its volumes are wanted when it is started again
+    with pytest.raises(StateError, match="'top' of pool 'other'"):
+        base.delete()
+    other.undefine()
+    base.delete()
+
+
+@pytest.mark.parametrize(
+    "name", ["file:{}", 'json:{{"driver": "qcow2", "file": {{"driver": "file", "filename": "{}"}}}}', "file:base"]
+)
+def test_overlays_that_name_it_otherwise_count(pool: Pool, name: str) -> None:
+    base = pool.create_volume(define("base", MIB, "qcow2"))
+    folder = Path(base.path).parent
+    create(folder / "top", "qcow2", size=MIB, backing=name.format(base.path), backing_fmt="qcow2", unsafe=True)
+    with pytest.raises(StateError, match="'top' of pool 'p'"):
+        base.delete()
+    pool.volume("top").delete()
     base.delete()
 
 

@@ -417,6 +417,15 @@ class Pool:
         found = sorted(self.backend.scan(self.live), key=lambda volume: volume.name)
         return [Volume(self, volume) for volume in found]
 
+    def file_volumes(self) -> list[VolumeDef]:
+        """The volumes that are files: also of a pool that isn't active, where its storage is there all the same."""
+        backend = self.backend
+        config, state = self._load()
+        definition = state or config
+        if not backend.files or definition is None or (state is None and not backend.check(definition)):
+            return []
+        return backend.scan(definition)
+
     def volume_names(self) -> list[tuple[str, str]]:
         """(name, path) of each volume, by name: cheaper than `volumes`."""
         return sorted(self.backend.names(self.live))

@@ -134,18 +134,18 @@ class Volume:
         return VolumeInfo(now.type, now.capacity, (now.physical or 0) if physical else now.allocation)
 
     def children(self) -> list[Volume]:
-        """The volumes of all active pools that have this one as their backing file, by pool and name."""
+        """The volumes that have this one as their backing file, by pool and name: of all pools that are active, or
+        whose storage is there all the same."""
         mine = _identity(self.path)
         found = []
         for pool in self.pool.host.pools():
             try:
-                live = pool.live
-                volumes = pool.backend.scan(live) if pool.backend.files else []
+                volumes = pool.file_volumes()
             except PoolError:
-                continue  # stopped, of another program's kind, or its storage is gone: nothing can be known of it
+                continue  # of another program's kind, or its storage is gone: nothing can be known of it
             for volume in volumes:
-                below = None if volume.backing is None else volume.backing.path
-                if below is not None and (below == self.path or (mine is not None and _identity(below) == mine)):
+                below = _below(volume)
+                if self.path in below or (mine is not None and mine in map(_identity, below)):
                     if not (pool.name == self.pool.name and volume.name == self.name):
                         found.append(Volume(pool, volume))
         return sorted(found, key=lambda volume: (volume.pool.name, volume.name))
@@ -345,6 +345,26 @@ def _check_range(offset: int, length: int) -> None:
     for name, value in (("offset", offset), ("length", length)):
         if not 0 <= value <= _LIMIT:
             raise ArgumentError(f"{name} {value} is out of range", field=name, value=value)
+
+
+def _below(volume: VolumeDef) -> list[str]:
+    """The files that a volume's backing file is made of, as far as its name says them."""
+    name = None if volume.backing is None else volume.backing.path
+    if name is None:
+        return []
+    names = [name]
+    if name.startswith("file:"):
+        names = [name[5:]]
+    elif name.startswith("json:"):
+        from ..block.filename import parse_json_name
+
+        try:
+            options = parse_json_name(name)
+        except CowshedError:
+            return []
+        names = [str(value) for key, value in options.items() if key.rpartition(".")[2] == "filename"]
+    folder = os.path.dirname(volume.target.path or "")
+    return [os.path.join(folder, name) for name in names]
 
 
 def _identity(path: str) -> tuple[int, int] | None:
