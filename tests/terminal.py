@@ -47,7 +47,7 @@ def on_terminal(
         os.execv(argv[0], argv)
     seen = b""
     waiting, silent, last = 0, 0, b""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if turns and (at := seen.find(turns[0][0], waiting)) >= 0:
             if turns[0][1] == b"\x03" and select.select([fd], [], [], 0.3)[0]:

@@ -101,7 +101,7 @@ def test_vi_itself(guestfish: Path, guest: Centos, image: Path, tmp_path: Path) 
         subprocess.run([tmux, "-S", socket, "send-keys", *words], check=True)
 
     def wait(what: Any) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not what():
             assert time.monotonic() < deadline, screen()
             time.sleep(0.05)
