@@ -234,6 +234,7 @@ vol-upload v1 up p --offset 0 --length 4096
 vol-upload v1 up p --length 1
 vol-upload v4 up p --sparse
 vol-upload v1 nosuch p
+vol-upload v1 q p
 vol-upload d.dir up p
 vol-upload nosuch up p
 vol-upload v1

@@ -417,7 +417,7 @@ class Pool:
         found = sorted(self.backend.scan(self.live), key=lambda volume: volume.name)
         return [Volume(self, volume) for volume in found]
 
-    def file_volumes(self) -> list[VolumeDef]:
+    def _file_volumes(self) -> list[VolumeDef]:
         """The volumes that are files: also of a pool that isn't active, where its storage is there all the same."""
         backend = self.backend
         config, state = self._load()

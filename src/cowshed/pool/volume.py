@@ -140,7 +140,7 @@ class Volume:
         found = []
         for pool in self.pool.host.pools():
             try:
-                volumes = pool.file_volumes()
+                volumes = pool._file_volumes()
             except PoolError:
                 continue  # of another program's kind, or its storage is gone: nothing can be known of it
             for volume in volumes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from ...errors import CowshedError
 from .parse import Call, Failed
@@ -22,6 +23,12 @@ def vol_upload(session: Session, call: Call) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise Failed(f"cannot read {path}") from error
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        from .connection import Complaint
+
+        os.close(fd)
+        trouble = Complaint(f"send handler failed: {os.strerror(errno.EISDIR)}")
+        raise Failed(f"cannot send data to volume {name}", trouble)
     with open(fd, "rb", buffering=0) as file, session.working(name) as progress:
         try:
             volume.upload(
