@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import judges
+from cowshed.block.graph import open_image
 from cowshed.errors import ArgumentError, ConfigError, DefinitionError, HostCallError, MissingSecretError, PoolError
 from cowshed.pool import Host
 from cowshed.pool.backend import iscsi, tools
 from cowshed.wire.libvirt.definition import PoolSource
 from iscsi_target import IQN, Target, free_port, running
+from loops import loop_device
 
 MIB = 1 << 20
 INITIATOR = "iqn.2024-01.org.cowshed:us"
@@ -201,6 +204,7 @@ case "$*" in
   [ -e {folder}/iface ] && echo "$(cat {folder}/iface) tcp,<empty>,<empty>,<empty>,{INITIATOR}" ;;
 *"--op update --name iface.initiatorname"*) echo "$4" > {folder}/iface ;;
 *sendtargets*) echo "192.0.2.7:3260,1 {IQN}"; echo "[fe80::1]:3260,1 {IQN}"; echo "192.0.2.7:3260,1 {IQN}:b" ;;
+*"--mode session -r 5 -R"*) [ -e {folder}/fail ] && exit 1 ;;
 *"--op update"*) [ -e {folder}/refuse-update ] && exit 7 ;;
 esac
 exit 0
@@ -245,6 +249,33 @@ def test_kernel_session(host: Host, fake: Fake) -> None:
     pool.destroy()
     assert fake.calls()[-1] == f"{node} --logout"
     assert not (fake.folder / "session").exists()
+
+
+@pytest.mark.parametrize("way", ["kernel", "machine"])
+def test_kernel_units_that_are_used(host: Host, fake: Fake, tmp_path: Path, way: str) -> None:
+    """Nobody is logged out of a unit that is mounted, or a machine's disk; a refresh that fails does neither."""
+    with loop_device(tmp_path / "unit", MIB) as device:
+        pool = host.define(kernel_xml(fake.links))
+        pool.start()
+        unit = fake.sys / "class/iscsi_session/session5/device/target3:0:0/3:0:0:1/block"
+        (unit / "cowshedfake1").rename(unit / device.name)
+        with contextlib.ExitStack() as using:
+            if way == "kernel":
+                using.callback(os.close, os.open(device, os.O_RDONLY | os.O_EXCL))
+            else:
+                using.enter_context(open_image(str(device), fmt="raw", writable=True))
+            with pytest.raises(PoolError, match=r"in use by the kernel|lock"):
+                pool.destroy()
+            assert pool.active
+            (fake.folder / "fail").touch()
+            with pytest.raises(PoolError):
+                pool.refresh()
+            (fake.folder / "fail").unlink()
+            assert (fake.folder / "session").exists() and not [call for call in fake.calls() if "--logout" in call]
+        if not pool.active:
+            pool.start()
+        pool.destroy()
+        assert not (fake.folder / "session").exists()
 
 
 def test_kernel_session_that_is_there(host: Host, fake: Fake) -> None:

@@ -64,6 +64,17 @@ def must_be_idle(path: str) -> None:
             )
 
 
+def must_be_unused(path: str) -> None:
+    """As `must_be_idle`; PoolError too while a machine has its disk in it."""
+    from ...block.graph import open_image
+
+    must_be_idle(path)
+    if not os.path.exists(path):
+        return
+    with translated(path):
+        open_image(path, fmt="raw", exclusive=True).close()
+
+
 def _loops(status: os.stat_result) -> list[str]:
     """The loop devices of a file."""
     found = []

@@ -16,7 +16,7 @@ from ...errors import ArgumentError, CowshedError, DefinitionError, HostCallErro
 from ...wire.libvirt.definition import PoolSource, VolumeDef
 from . import tools
 from .base import Backend
-from .devices import first_line, take_facts
+from .devices import first_line, must_be_idle, must_be_unused, take_facts
 from .iscsi_direct import credentials, of_target, portal, source_key
 
 TYPE_CHECKING = False
@@ -81,10 +81,16 @@ class IscsiBackend(Backend):
         _connect(program, pool, "--login")
 
     def stop(self, pool: PoolDef) -> None:
+        """Log out. Raises StateError, PoolError while a unit is mounted or a machine's disk: logging out would take it
+        from below them, whatever they have not written yet."""
         _check_source(pool)
         program = tools.need("iscsiadm")["iscsiadm"]
-        if _session(pool) is not None:
-            _connect(program, pool, "--logout")
+        session = _session(pool)
+        if session is None:
+            return
+        for _, device, _ in _units(session):
+            must_be_unused(device)
+        _connect(program, pool, "--logout")
 
     def refresh(self, pool: PoolDef) -> None:
         """Have the kernel look for units again, and add up what they are."""
@@ -121,7 +127,6 @@ class IscsiBackend(Backend):
 
     def open_volume(self, pool: PoolDef, volume: VolumeDef, *, writable: bool = False) -> Node:
         from ...block.graph import open_image
-        from .devices import must_be_idle
 
         if writable:
             must_be_idle(volume.target.path or "")
