@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -56,6 +57,20 @@ COPIES = [
 ]
 
 
+def held(path: Path) -> list[int]:
+    """Where data and holes begin."""
+    places = [0]
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        while places[-1] < size:
+            try:
+                places.append(os.lseek(file.fileno(), places[-1], os.SEEK_DATA))
+            except OSError:  # a hole to the end
+                break
+            places.append(os.lseek(file.fileno(), places[-1], os.SEEK_HOLE))
+    return places
+
+
 @pytest.mark.parametrize("line", COPIES)
 def test_copies(arena: Arena, line: str) -> None:
     argv = ["dd", *line.split()]
@@ -65,7 +80,7 @@ def test_copies(arena: Arena, line: str) -> None:
     real, ours = both.real.cwd / "o", both.ours.cwd / "o"
     if fmt == "raw":
         assert ours.read_bytes() == real.read_bytes()
-        assert ours.stat().st_blocks == real.stat().st_blocks
+        assert held(ours) == held(real)
     else:
         judges.qemu_img("compare", real, ours)
         judges.qemu_img("check", ours)

@@ -122,6 +122,10 @@ def test_against_a_model(pool: Pool, tmp_path: Path, data: st.DataObject) -> Non
         target.delete()
 
 
+#: what a file in many pieces may need to tell where they are
+MORE = 65536
+
+
 def test_holes(pool: Pool, tmp_path: Path) -> None:
     source = tmp_path / "source"
     with open(source, "wb") as file:
@@ -131,19 +135,19 @@ def test_holes(pool: Pool, tmp_path: Path) -> None:
             file.write(b"data" * 1024)
     target = volume(pool, 64 << 20)
     target.upload(source, sparse=True)
-    assert target.info().allocation == 8192
+    assert 8192 <= target.info().allocation < 8192 + MORE
     assert Path(target.path).read_bytes() == source.read_bytes()
     for name, sparse, held in (("a", True, 8192), ("b", False, 64 << 20)):
         target.download(tmp_path / name, sparse=sparse)
         assert (tmp_path / name).read_bytes() == source.read_bytes()
-        assert os.stat(tmp_path / name).st_blocks * 512 == held
+        assert held <= os.stat(tmp_path / name).st_blocks * 512 < held + MORE
     # what was there where the source has a hole is gone
     Path(target.path).write_bytes(b"x" * (64 << 20))
     target.upload(source, sparse=True)
     assert Path(target.path).read_bytes() == source.read_bytes()
-    assert target.info().allocation == 8192
+    assert 8192 <= target.info().allocation < 8192 + MORE
     target.upload(source)
-    assert target.info().allocation == 64 << 20
+    assert 0 <= target.info().allocation - (64 << 20) < MORE
     # behind what a file object has been read so far
     with open(source, "rb") as file:
         file.seek(33 << 20)

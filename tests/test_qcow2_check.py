@@ -316,7 +316,8 @@ def test_leaked_space_is_given_back(tmp_path: Path) -> None:
     before = path.stat().st_blocks
     report = check(str(path), "leaks", fmt="qcow2")
     assert report.result.leaks_fixed == 64
-    assert path.stat().st_blocks <= before - 64 * 128
+    # but for what the file system takes to tell where the rest is
+    assert path.stat().st_blocks <= before - 64 * 128 + 128
     judges.qemu_img("check", path)
 
 
