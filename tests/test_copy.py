@@ -93,7 +93,7 @@ def test_threads_help_where_storage_is_waited_for(monkeypatch: pytest.MonkeyPatc
     source.write_bytes(os.urandom(MIB) * 32)
     assert _asks_for_help(monkeypatch, source)
     with monkeypatch.context() as patch:  # all the time is the processor's
-        patch.setattr(copy, "perf_counter", copy.thread_time)
+        patch.setattr(copy, "perf_counter", time.thread_time)
         assert not _asks_for_help(monkeypatch, source)
     usage = resource.getrusage(resource.RUSAGE_THREAD)
     with monkeypatch.context() as patch:  # it is others', this thread never gave it away
@@ -195,7 +195,7 @@ def test_a_file_takes_in_the_end_what_its_data_takes(
     monkeypatch.setattr(ahead_module, "FILE_SYSTEMS", {_kind(tmp_path)})
     monkeypatch.setattr(ahead_module, "PLENTY", 0)
     data = os.urandom(MIB // 2)
-    blocks = []
+    blocks: list[int] = []
     for on in (False, True):
         path = tmp_path / f"file-{on}"
         path.write_bytes(b"")
@@ -219,3 +219,40 @@ def test_a_file_takes_in_the_end_what_its_data_takes(
     assert 0 <= blocks[1] - blocks[0] <= 8192
     assert (tmp_path / "file-False").read_bytes() == (tmp_path / "file-True").read_bytes()
     assert LEAST <= 6 * MIB  # else nothing was reserved
+
+
+def test_what_nobody_told_is_not_given_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Data that came by another way than `FileNode.write` lies where room was reserved: it stays."""
+    monkeypatch.setattr(ahead_module, "FILE_SYSTEMS", {_kind(tmp_path)})
+    monkeypatch.setattr(ahead_module, "PLENTY", 0)
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    data = os.urandom(MIB)
+    with FileNode(str(path), writable=True) as node:
+        assert isinstance(node, FileNode)
+        node.reserve_ahead(True)
+        for at in range(0, 8 * MIB, MIB):
+            node.write(at, data)
+        os.pwrite(node.fd, data, 10 * MIB)
+        node.refresh()
+        node.write(32 * MIB, data)
+        node.reserve_ahead(False)
+    assert path.read_bytes() == data * 8 + bytes(2 * MIB) + data + bytes(21 * MIB) + data
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_the_kernel_fills_what_was_reserved(tmp_path: Path, fmt: str) -> None:
+    """Compressed clusters are written, the others copied by the kernel, in turns."""
+    plain, source, target = (tmp_path / name for name in ("plain", "source.qcow2", "target"))
+    data = bytearray()
+    for _ in range(6):
+        data += os.urandom(64) * (8 * MIB // 64)
+    plain.write_bytes(data)
+    cowshed.convert(plain, source, "qcow2", source_fmt="raw", compress=True)
+    with cowshed.open(source, writable=True) as disk:
+        for at in range(4 * MIB, 48 * MIB, 8 * MIB):
+            data[at : at + 4 * MIB] = block = os.urandom(4 * MIB)
+            disk.write(at, block)
+    cowshed.convert(source, target, fmt, offload=True)
+    with cowshed.open(target, fmt=fmt) as disk:
+        assert disk.read(0, 48 * MIB) == data

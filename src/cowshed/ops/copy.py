@@ -355,6 +355,8 @@ class Copier:
         fd = _descriptor(sink)
         at = piece.host_offset + placement.offset - piece.offset
         if fd >= 0 and not placement.head and not placement.tail and (self._share or self._offload):
+            # what the kernel fills is not told to who reserves room, and would be given back as if it were not written
+            sink.reserve_ahead(False)  # type: ignore[attr-defined]
             try:
                 (_clone if self._share else _copy_range)(source, at, fd, placement.host_offset, placement.length)
                 return

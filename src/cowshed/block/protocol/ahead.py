@@ -8,6 +8,7 @@ the file takes the room that its data takes. Until then it reads as zeroes, or l
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -80,13 +81,22 @@ class Ahead:
             return False
         try:
             size = os.fstat(self.fd).st_size
-            if start < size:
+            # somebody may have written there who wasn't told to `before`
+            if start < size and not _has_data(self.fd, start, min(end, size)):
                 self.punch(start, min(end, size) - start)
             if end > size:
                 os.ftruncate(self.fd, size)  # there is no other way to free what lies behind the end
         except OSError:
             pass  # it is room, not data
         return True
+
+
+def _has_data(fd: int, start: int, end: int) -> bool:
+    """Has anything been written there? What is only reserved counts as a hole."""
+    try:
+        return os.lseek(fd, start, os.SEEK_DATA) < end
+    except OSError as error:
+        return error.errno != errno.ENXIO
 
 
 def file_system(fd: int) -> str:
