@@ -273,6 +273,29 @@ def test_an_interrupted_lvcreate(host: Host, lvm: Lvm, monkeypatch: pytest.Monke
     assert [name for name, _ in pool.volume_names()] == ["a", "b-with.odd+name"] and pool.jobs() == []
 
 
+def test_an_origin_is_kept_for_its_snapshots(host: Host, lvm: Lvm) -> None:
+    """lvm2 would remove them along with it."""
+    pool = started(host, lvm, "snapshots")
+    base = pool.volume("base")
+    before = [name for name, _ in pool.volume_names()]
+    snapshots = [volume.name for volume in base.children()]
+    assert "s1" in snapshots
+    with pytest.raises(StateError, match=r"is the backing file of '.*' of pool 'p'"):
+        base.delete()
+    assert [name for name, _ in pool.volume_names()] == before
+    base.delete(force=True)
+    assert [name for name, _ in pool.volume_names()] == [name for name in before if name not in ("base", *snapshots)]
+
+
+def test_another_group_of_that_name(host: Host, lvm: Lvm) -> None:
+    """Deleting the pool removes the group on the devices that it names, and no other."""
+    LAYOUTS["two groups"](lvm)
+    pool = host.define(definition(lvm.devices[2:], "one"))
+    with pytest.raises(ConfigError, match="cannot find any matching source devices"):
+        pool.delete()
+    assert [row["vg_name"] for row in lvm.report("vgs", "vg_name")] == ["one", "two"]
+
+
 @pytest.mark.skipif(logical.has_mapper(), reason="this kernel has device-mapper")
 def test_snapshots_need_device_mapper(host: Host, lvm: Lvm) -> None:
     pool = started(host, lvm)

@@ -134,10 +134,11 @@ class Volume:
         return VolumeInfo(now.type, now.capacity, (now.physical or 0) if physical else now.allocation)
 
     def children(self) -> list[Volume]:
-        """The volumes that have this one as their backing file, by pool and name: of all pools that are active, or
-        whose storage is there all the same."""
+        """The volumes that have this one as their backing file, or are snapshots of it, by pool and name: of all pools
+        that are active, or whose storage is there all the same."""
         mine = _identity(self.path)
-        found = []
+        live = self.pool.live
+        found = [self.pool.volume(name) for name in self.pool.backend.dependents(live, self._now())]
         for pool in self.pool.host.pools():
             try:
                 volumes = pool._file_volumes()

@@ -122,6 +122,10 @@ class Backend:
         that have `marks`."""
         return False
 
+    def dependents(self, pool: PoolDef, volume: VolumeDef) -> list[str]:
+        """The other volumes of the pool that can't be without this one, where no file's name says it."""
+        return []
+
     def renamed(self, pool: PoolDef, volume: VolumeDef) -> list[str]:
         """The other volumes that go with a volume when it is deleted, or are called something else from then on. Of
         kinds that have `renumbers`."""

@@ -111,6 +111,8 @@ class LogicalBackend(Backend):
         _must_be_root("remove a volume group")
         for device in pool.source.devices:
             _must_be_device(device.path)
+        with translated(), _group(pool):
+            pass  # on the devices that were named, not another group of that name
         extra = () if has_mapper() else _NO_MAPPER
         tools.run([programs["vgremove"], "-f", pool.source.name or "", *extra])
         for device in pool.source.devices:
@@ -267,6 +269,12 @@ class LogicalBackend(Backend):
             fmt = origin.target.format
             return open_image(path, fmt="raw" if fmt in (None, "none", "raw", "iso") else fmt)
         return self.open_volume(pool, origin)
+
+    def dependents(self, pool: PoolDef, volume: VolumeDef) -> list[str]:
+        """Its classic snapshots: lvm2 takes them along without a word when it is told to remove their origin."""
+        with translated(), _group(pool) as group:
+            lv = group.volumes.get(volume.name)
+            return [] if lv is None else [other.name for other in lv.snapshots]
 
     def delete_volume(self, pool: PoolDef, volume: VolumeDef, *, zeroed: bool = False) -> None:
         if zeroed:
