@@ -219,6 +219,19 @@ def test_overlays_that_name_it_otherwise_count(pool: Pool, name: str) -> None:
     base.delete()
 
 
+@pytest.mark.parametrize("name", ["{}/data", "data"])
+def test_the_file_of_an_images_data_is_kept(pool: Pool, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = Path(pool.live.target or "")
+    monkeypatch.chdir(folder)
+    create(folder / "disk", "qcow2", {"data_file": name.format(folder)}, size=MIB)
+    for _ in range(2):  # from the file, and from what is known of it
+        with pytest.raises(StateError, match="volume 'data' is the backing file of 'disk' of pool 'p'"):
+            pool.volume("data").delete()
+        assert pool.volumes()
+    pool.volume("disk").delete()
+    pool.volume("data").delete()
+
+
 def test_permissions(pool: Pool) -> None:
     wanted = define("v", MIB, "qcow2")
     mine = os.geteuid()

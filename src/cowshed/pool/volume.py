@@ -349,21 +349,23 @@ def _check_range(offset: int, length: int) -> None:
 
 
 def _below(volume: VolumeDef) -> list[str]:
-    """The files that a volume's backing file is made of, as far as its name says them."""
-    name = None if volume.backing is None else volume.backing.path
-    if name is None:
-        return []
-    names = [name]
-    if name.startswith("file:"):
-        names = [name[5:]]
-    elif name.startswith("json:"):
-        from ..block.filename import parse_json_name
+    """The files that a volume stands on, as far as their names say it: its backing file's, and that of its data."""
+    names = []
+    for name in (volume.backing.path if volume.backing is not None else None, volume.data):
+        if name is None:
+            continue
+        if name.startswith("file:"):
+            names.append(name[5:])
+        elif name.startswith("json:"):
+            from ..block.filename import parse_json_name
 
-        try:
-            options = parse_json_name(name)
-        except CowshedError:
-            return []
-        names = [str(value) for key, value in options.items() if key.rpartition(".")[2] == "filename"]
+            try:
+                options = parse_json_name(name)
+            except CowshedError:
+                continue
+            names += [str(value) for key, value in options.items() if key.rpartition(".")[2] == "filename"]
+        else:
+            names.append(name)
     folder = os.path.dirname(volume.target.path or "")
     return [os.path.join(folder, name) for name in names]
 

@@ -157,6 +157,7 @@ def describe(path: str, name: str, status: os.stat_result, facts: Facts, label: 
         target.compat = facts.compat
         target.features = list(facts.features)
         target.cluster_size = facts.cluster_size
+        volume.data = facts.data
         if facts.encryption is not None:
             target.encryption = Encryption(facts.encryption)
         if facts.compat is not None and not facts.features:

@@ -32,11 +32,12 @@ class Facts:
     """What a header says. ``capacity`` None: as large as the file (less ``payload`` bytes before the data).
 
     ``backing``: the backing file as the image names it, undecoded; None without one. ``backing_format``: as the image
-    says, None when it says nothing. ``encryption``: "qcow" or "luks". ``compat``: "1.1" or None.
+    says, None when it says nothing. ``data``: the file that has the image's data, where that is another one.
+    ``encryption``: "qcow" or "luks". ``compat``: "1.1" or None.
     """
 
     __slots__ = (
-        "backing", "backing_format", "capacity", "cluster_size", "compat", "encryption", "features", "format",
+        "backing", "backing_format", "capacity", "cluster_size", "compat", "data", "encryption", "features", "format",
         "payload",
     )  # fmt: skip
 
@@ -51,6 +52,7 @@ class Facts:
         cluster_size: int | None = None,
         encryption: str | None = None,
         payload: int = 0,
+        data: str | None = None,
     ) -> None:
         self.format = format
         self.capacity = capacity
@@ -61,6 +63,7 @@ class Facts:
         self.cluster_size = cluster_size
         self.encryption = encryption
         self.payload = payload
+        self.data = data
 
     def pack(self) -> list[object] | int:
         """The same as JSON has it; 0 for a raw file."""
@@ -86,11 +89,12 @@ class Facts:
 
 _FIELDS = (
     "format", "capacity", "backing", "backing_format", "compat", "features", "cluster_size", "encryption", "payload",
+    "data",
 )  # fmt: skip
 _TEXT = (str, type(None))
 _NUMBER = (int, type(None))
 _KINDS: tuple[tuple[type, ...], ...] = (
-    (str,), _NUMBER, _TEXT, _TEXT, _TEXT, (list, tuple), _NUMBER, _TEXT, (int,),
+    (str,), _NUMBER, _TEXT, _TEXT, _TEXT, (list, tuple), _NUMBER, _TEXT, (int,), _TEXT,
 )  # fmt: skip
 
 RAW = Facts()
@@ -159,14 +163,17 @@ def _qcow(head: bytes, fd: int) -> Facts | None:
             facts.features = ("lazy_refcounts",)
         if incompatible & qcow2.INCOMPAT_EXTENDED_L2:
             facts.features = (*facts.features, "extended_l2")
+        if incompatible & qcow2.INCOMPAT_DATA_FILE:
+            facts.data = _extension(head, start, qcow2.EXT_DATA_FILE)
     facts.backing = _name(fd, name_at, name_length)
     if facts.backing is not None:
-        facts.backing_format = _backing_format(head, start)
+        name = _extension(head, start, qcow2.EXT_BACKING_FORMAT)
+        facts.backing_format = name if name in FORMATS else None
     return facts
 
 
-def _backing_format(head: bytes, at: int) -> str | None:
-    """The header extension that names the backing file's format (interop/qcow2, "Header extensions")."""
+def _extension(head: bytes, at: int, wanted: int) -> str | None:
+    """The text of a header extension (interop/qcow2, "Header extensions")."""
     from ...block.format.qcow2 import header as qcow2
 
     while at + 8 <= len(head):
@@ -174,9 +181,8 @@ def _backing_format(head: bytes, at: int) -> str | None:
         at += 8
         if kind == qcow2.EXT_END:
             break
-        if kind == qcow2.EXT_BACKING_FORMAT:
-            name = _text(head[at : at + length])
-            return name if name in FORMATS else None
+        if kind == wanted:
+            return _text(head[at : at + length]) or None
         at += (length + 7) & ~7
     return None
 

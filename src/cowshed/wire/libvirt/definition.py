@@ -221,11 +221,12 @@ class VolumeTarget(_Record):
 
 
 class VolumeDef(_Record):
-    """``<volume>``. ``type`` is file, block, dir, network, netdir or ploop; ``extents`` are (device, start, end)."""
+    """``<volume>``. ``type`` is file, block, dir, network, netdir or ploop; ``extents`` are (device, start, end).
+    ``data``: the file that has an image's data where that is another one; documents have no word for it."""
 
     __slots__ = (
-        "allocation", "backing", "capacity", "extents", "extra", "has_allocation", "key", "name", "physical", "target",
-        "type",
+        "allocation", "backing", "capacity", "data", "extents", "extra", "has_allocation", "key", "name", "physical",
+        "target", "type",
     )  # fmt: skip
 
     def __init__(self, name: str, type: str = "file", key: str | None = None) -> None:
@@ -240,6 +241,7 @@ class VolumeDef(_Record):
         self.extents: list[tuple[str, int, int]] = []
         self.target = VolumeTarget()
         self.backing: VolumeTarget | None = None
+        self.data: str | None = None
         self.extra: Extra = []
 
 
