@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from .plan import Job, Part, Piece, Policy
 
-#: bytes moved at a time: small enough for the processor's cache, large enough to forget the cost of a system call
-CHUNK = 512 << 10
-#: the same where several threads take turns or clusters are placed, so that there is less of that
-CREW_CHUNK = 2 << 20
+#: bytes of a job: there should be few, for threads take turns at them and clusters are placed for each
+CHUNK = 2 << 20
+#: bytes moved at a time where nothing else is done with them: they are still in the processor's cache when written
+STEP = 512 << 10
 #: bytes that one thread copies before it is seen whether others could help; they take longer to start than so much
 ALONE = 16 << 20
 #: they can, where it waited for more than this share of the time, and for the storage at least so many times
@@ -84,7 +84,9 @@ class Copier:
         #: jobs begin and end at multiples of this where they can
         self.align = cluster if policy.compress else unit if not policy.fine else 1
         self.crew = min(policy.threads, processors())
-        self.chunk = max(CREW_CHUNK if cluster else CHUNK, self.align, cluster)
+        self.chunk = max(CHUNK, self.align, cluster)
+        # runs of zeroes that must be long to count are looked for in whole jobs
+        self._step = 0 if cluster or policy.compress or (self.grain and policy.sparse > self.grain) else STEP
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
         # a first sector that is looked at before it is written can't go past the one who looks
@@ -117,7 +119,7 @@ class Copier:
                 reserve(False)
 
     def _copy(self) -> None:
-        todo = jobs(self._pieces(), lambda: self.chunk, CLEAR_CHUNK)
+        todo = jobs(self._pieces(), self.chunk, CLEAR_CHUNK)
         buffer = self.buffer()
         alone = _Alone()
         for job in todo:
@@ -125,11 +127,41 @@ class Copier:
                 from .crew import share_out
 
                 del buffer
-                self.chunk = max(self.chunk, CREW_CHUNK)
                 share_out(_chained(job, todo), self, self.crew, ordered=self.policy.ordered)
                 return
             self.throttle(job.end - job.start)
-            self.store(job, self.prepare(job, buffer))
+            if self._step and not job.heavy and len(job.pieces) == 1 and not (self._share or self._offload):
+                self._stream(job, buffer)
+            else:
+                self.store(job, self.prepare(job, buffer))
+
+    def _stream(self, job: Job, buffer: memoryview) -> None:
+        """Both halves of a job in small steps."""
+        piece = job.pieces[0]
+        read = piece.node.read_into if piece.node is not None else None
+        at, end = job.start, job.end
+        shift = piece.host_offset - at
+        while at < end:
+            stop = min(end, (at // STEP + 1) * STEP)
+            view = buffer[: stop - at]
+            try:
+                if read is None:
+                    view[:] = bytes(len(view))
+                else:
+                    read(at + shift, view)
+            except CowshedError:
+                # what can't be read, and what is done about it, the whole way finds out
+                job.start = at
+                piece.cut(at - piece.offset)
+                self.store(job, self.prepare(job, buffer))
+                return
+            try:
+                self._store_plain(at, view)
+            except CowshedError as error:
+                raise self.failed("writing", at, error) from error
+            at = stop
+        if self.progress.listener is not None:
+            self._tell(end)
 
     def _pieces(self) -> Iterator[Piece]:
         found = pieces(self.parts, self.policy)
@@ -412,7 +444,12 @@ class Copier:
         cls = NoSpaceError if isinstance(error, NoSpaceError) else HostError
         return cls(
             f"error while {doing} at byte {begin}: {strerror(number)}",
-            path=error.path, layer=error.layer, offset=offset, field=error.field, value=error.value, errno=number,
+            path=error.path,
+            layer=error.layer,
+            offset=offset,
+            field=error.field,
+            value=error.value,
+            errno=number,
         )
 
     def throttle(self, length: int) -> None:

@@ -11,7 +11,7 @@ from ..errors import CowshedError, HostError, error_number, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ..block.node import Extent, Node
 
@@ -266,11 +266,8 @@ def bridged(source: Iterable[Piece], gap: int) -> Iterator[Piece]:
         yield waiting
 
 
-def jobs(source: Iterable[Piece], chunk: Callable[[], int], clear_chunk: int) -> Iterator[Job]:
-    """Put pieces together in jobs that end at multiples of ``chunk``, zeroes at most at ``clear_chunk``.
-
-    ``chunk`` is asked again for every job.
-    """
+def jobs(source: Iterable[Piece], chunk: int, clear_chunk: int) -> Iterator[Job]:
+    """Put pieces together in jobs that end at multiples of ``chunk``, zeroes at most at ``clear_chunk``."""
     job: Job | None = None
     limit = 0
     for piece in source:
@@ -283,8 +280,7 @@ def jobs(source: Iterable[Piece], chunk: Callable[[], int], clear_chunk: int) ->
                     if job is not None:
                         yield job
                     job = Job(COPY, offset, offset)
-                    size = chunk()
-                    limit = offset // size * size + size
+                    limit = offset // chunk * chunk + chunk
                 job.heavy |= heavy
                 part = piece.cut(min(piece.length, limit - offset))
                 job.pieces.append(part)

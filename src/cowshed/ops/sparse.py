@@ -43,15 +43,13 @@ def split(view: memoryview, phase: int, grain: int, least: int) -> list[tuple[in
     if not words * 8 % grain and first + words * 8 < length:
         probe.append(0)  # the last block is shorter than that
     count = len(probe)
-    at = 0
-    while True:
-        try:
-            at = probe.index(0, at)
-        except ValueError:
-            break
+    probe.append(0)  # one is found in the end
+    at = probe.index(0)
+    while at < count:
         start = first + at * grain
         at += 1
         if not _STARTSWITH(view[start : start + grain]):
+            at = probe.index(0, at)
             continue
         # a long run is looked at in ever longer steps
         step = 1
@@ -66,6 +64,7 @@ def split(view: memoryview, phase: int, grain: int, least: int) -> list[tuple[in
                     break
             at += step
         edge = _zero(runs, edge, start, min(first + at * grain, length))
+        at = probe.index(0, at)
     if edge < length:
         runs.append((edge, length, True))
     if least > grain or first or length % grain:
