@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pty
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -412,10 +414,13 @@ def test_tail_follows_until_the_files_are_gone(copy: Path) -> None:
         assert told(b"three") == head + b"three"
         change("write", "/etc/log", "new")
         assert told(b"new") == b"new"
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
+            assert other.stdout is not None and other.stdout.read(1) == b"\n"
+            other.send_signal(signal.SIGINT)
+            assert other.wait(60) == 0 and other.stderr is not None and other.stderr.read() == b""
         change("rm", "/etc/log", ":", "rm", "/etc/hostname")
-        assert follower.stdout.read() == b""
-        assert follower.wait(60) == 0 and follower.stderr is not None
-        assert follower.stderr.read() == b"virt-tail: all files deleted, exiting\n"
+        assert follower.stdout.read() == b"virt-tail: all files deleted, exiting\n"
+        assert follower.wait(60) == 0 and follower.stderr is not None and follower.stderr.read() == b""
     told_at_once = (1, "", "virt-tail: error: none of the files were found in the disk image\n")
     assert fish("-a", copy, "/etc/log", "/nope", tool="virt-tail") == told_at_once
 
@@ -489,6 +494,16 @@ def test_the_tools_beside_it(copy: Path, tmp_path: Path) -> None:
     assert fish("-a", copy, out / "b.tar", "/usr", tool="virt-tar-in") == (0, "", "")
     told = fish("-a", copy, tool="virt-inspector")[1]
     assert "<distro>debian</distro>" in told
+    assert "<icon>" not in told
+    image = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+    (tmp_path / "debian-logo.png").write_bytes(image)
+    place = "/usr/share/pixmaps"
+    words = ("mkdir-p", place, ":", "copy-in", tmp_path / "debian-logo.png", place)
+    assert fish("-a", copy, "-i", *words) == (0, "", "")
+    icon = fish("-a", copy, tool="virt-inspector")[1].partition("<icon>")[2].partition("</icon>")[0]
+    assert base64.b64decode(icon) == image and max(map(len, icon.splitlines())) == 72
+    assert "<icon>" not in fish("-a", copy, "--no-icon", tool="virt-inspector")[1]
+    assert "xmllint" in fish("--xpath", "/", tool="virt-inspector")[2]
     if judges.find("xmllint"):
         judges.run("xmllint", "--noout", "-", input=told)
     assert fish("-a", copy, "/nope", tool="virt-cat")[0] == 1 and fish("/etc/hostname", tool="virt-cat")[0] == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from ....errors import CowshedError
 from ....guest.identity import identify
 from ..getopt import Option
 from ..verbs.inspection import roots
@@ -9,6 +12,8 @@ from .common import Tool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from ....guest.inspect.root import Root
     from ...output import Output
 
@@ -17,7 +22,13 @@ _OPTIONS = (Option("no-applications"), Option("no-icon"), Option("xpath", "", Tr
 
 def main(argv: list[str], out: Output) -> int:
     usage = "display information about a virtual machine: virt-inspector -a disk.img"
-    return Tool("virt-inspector", usage, out, options=_OPTIONS, inspect=False).run(argv, work)
+    return Tool("virt-inspector", usage, out, options=_OPTIONS, inspect=False).run(argv, work, check)
+
+
+def check(tool: Tool) -> None:
+    """Raises Stop for what is not here."""
+    if "xpath" in tool.own:
+        raise tool.fail("--xpath is not part of cowshed; instead: xmllint --xpath QUERY FILE")
 
 
 def work(tool: Tool) -> int:
@@ -67,8 +78,22 @@ def _describe(tool: Tool, element: object, root: Root) -> None:
         for name, key in (("type", "TYPE"), ("label", "LABEL"), ("uuid", "UUID")):
             if facts.get(key):
                 SubElement(row, name).text = _clean(facts[key])
-    if "no-applications" in tool.own:
-        return
+    if "no-applications" not in tool.own:
+        _applications(element, root)
+    if "no-icon" not in tool.own:
+        import base64
+
+        data = _icon(tool, root)
+        if data:
+            text = base64.b64encode(data).decode()
+            # as libxml2 writes it
+            lines = [text[at : at + 72] for at in range(0, len(text), 72)]
+            SubElement(element, "icon").text = "\r\n".join(lines)
+
+
+def _applications(element: Element, root: Root) -> None:
+    from xml.etree.ElementTree import SubElement
+
     applications = SubElement(element, "applications")
     for application in root.applications():
         row = SubElement(applications, "application")
@@ -76,6 +101,26 @@ def _describe(tool: Tool, element: object, root: Root) -> None:
             name = name.removeprefix("app2_")
             if value and not name.startswith("spare") and not (name == "epoch" and value == "0"):
                 SubElement(row, name).text = _clean(value)
+
+
+def _icon(tool: Tool, root: Root) -> bytes:
+    """A large one that the distribution brings, read through what the system would mount, as far as that can be."""
+    from ....guest.inspect.icon import icon
+
+    session = tool.fish.session
+    try:
+        for path, device in sorted(root.mounts, key=lambda mount: (len(mount[0]), mount[0])):
+            try:
+                session.mount(device, os.fsencode(path), readonly=True)
+            except CowshedError:
+                if path == "/":
+                    return b""
+        return icon(session.tree, root, favicon=False, high=True)
+    except CowshedError:
+        # damaged: the rest of the system is still worth telling
+        return b""
+    finally:
+        session.umount_all()
 
 
 def _clean(text: str) -> str:

@@ -26,19 +26,16 @@ def main(argv: list[str], out: Output) -> int:
 
 def work(tool: Tool) -> int:
     """Until none of the files is there, or somebody interrupts."""
-    import time
-
     follower = Follower(tool)
     if not follower.look():
         raise tool.fail("error: none of the files were found in the disk image")
-    while True:
-        tool.out.flush()
-        time.sleep(_PAUSE)
-        # what the guest wrote meanwhile is seen by looking anew
-        tool.reopen()
-        if not follower.look():
-            tool.out.raw(f"{tool.name}: all files deleted, exiting\n")
-            return 0
+    try:
+        follower.follow()
+    except KeyboardInterrupt:
+        # how it is ended
+        return 0
+    tool.out.write(f"{tool.name}: all files deleted, exiting\n")
+    return 0
 
 
 class Follower:
@@ -48,6 +45,18 @@ class Follower:
         self.tool = tool
         self._shown: dict[str, int] = {}
         self._last: str | None = None
+
+    def follow(self) -> None:
+        """Show what is added until none of the files is there. Raises Stop, CowshedError."""
+        import time
+
+        there = True
+        while there:
+            self.tool.out.flush()
+            time.sleep(_PAUSE)
+            # what the guest wrote meanwhile is seen by looking anew
+            self.tool.reopen()
+            there = self.look() > 0
 
     def look(self) -> int:
         """Show what is new; how many of the files there are."""
