@@ -164,8 +164,13 @@ def test_names_that_move(tmp_path: Path) -> None:
             with pytest.raises(StateError, match=r"volume 'disk.img6' is still in use"):
                 before[number].delete()
         pool.volume("disk.img1").delete()
+    six = pool.volume("disk.img6").definition
     before[5].delete()
     data = (tmp_path / "disk.img").read_bytes()
+    for act in (pool.backend.delete_volume, pool.backend.open_volume):
+        # as when another program changes the table between the last look and the act
+        with pytest.raises(StateError, match="were changed meanwhile"):
+            act(pool.live, six)
     for verb in (before[6].wipe, before[6].delete, lambda: before[6].upload(tmp_path / "in")):
         with pytest.raises(StateError, match=r"volume 'disk.img6' is another one now"):
             verb()

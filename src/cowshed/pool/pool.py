@@ -420,10 +420,14 @@ class Pool:
     def _file_volumes(self) -> list[VolumeDef]:
         """The volumes that are files: also of a pool that isn't active, where its storage is there all the same."""
         backend = self.backend
-        config, state = self._load()
-        definition = state or config
-        if not backend.files or definition is None or (state is None and not backend.check(definition)):
+        if not backend.files:
             return []
+        definition = self.host.store.peek_state(self.name)
+        if definition is None or definition.uuid != self.uuid:
+            config, state = self._load()
+            definition = state or config
+            if definition is None or (state is None and not backend.check(definition)):
+                return []
         return backend.scan(definition)
 
     def volume_names(self) -> list[tuple[str, str]]:

@@ -137,8 +137,10 @@ class Volume:
         """The volumes that have this one as their backing file, or are snapshots of it, by pool and name: of all pools
         that are active, or whose storage is there all the same."""
         mine = _identity(self.path)
-        live = self.pool.live
-        found = [self.pool.volume(name) for name in self.pool.backend.dependents(live, self._now())]
+        found = []
+        backend = self.pool.backend
+        if not backend.files:
+            found += [self.pool.volume(name) for name in backend.dependents(self.pool.live, self._now())]
         for pool in self.pool.host.pools():
             try:
                 volumes = pool._file_volumes()

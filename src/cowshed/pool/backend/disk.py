@@ -455,6 +455,8 @@ def _stable(folder: str, device: str, number: int) -> str | None:
 def _find(table: Table, pool: PoolDef, volume: VolumeDef) -> Partition:
     for part in table.partitions:
         if os.path.basename(_path_of(pool, part.number)) == volume.name:
+            if volume.extents and volume.extents[0][1:] != (part.start, part.end):
+                raise StateError(f"the partitions of '{_device(pool)}' were changed meanwhile", hint="try again")
             return part
     from ...errors import MissingVolumeError
 
