@@ -256,6 +256,33 @@ def test_a_volume_of_somebody_else(
     assert (again.host.recovered != []) == (moment == "during") and again.host.jobs() == []
 
 
+def test_unfinished_volumes_without_a_record(host: Host, lvm: Lvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lvcreate went on after its caller and the record were gone, or the machine was restarted: what is certainly
+    nobody's goes, what may be another's stays."""
+    pool = started(host, lvm)
+    machine, boot, place = host.claims._where_and_when().split("-")
+    for name, tag in {
+        "gone": f"cowshed-{machine}-{boot}-{place}-000000000001",
+        "elsewhere": f"cowshed-{machine}-{boot}-ffffffff-000000000002",
+        "foreign": f"cowshed-ffffffffffff-{boot}-{place}-000000000003",
+        "twin": f"cowshed-{machine}-00000000-{place}-000000000004",
+        "other": "cowshed-other",
+        "whole": f"cowshed-{machine}-{boot}-{place}-000000000005",
+    }.items():
+        lvm("lvcreate", "-an", "-Zn", "-Wn", "-L1M", "-n", name, "--addtag", tag, "vg", *logical._NO_MAPPER)
+    real = host.claims.known
+
+    def known() -> set[str]:
+        lvm("lvchange", "--deltag", f"cowshed-{machine}-{boot}-{place}-000000000005", "vg/whole", *logical._NO_MAPPER)
+        return real()
+
+    monkeypatch.setattr(host.claims, "known", known)  # one is finished while we look
+    pool.refresh()
+    assert host.recovered == ["the unfinished volume 'gone' was removed from pool 'p'"]
+    left = {"a", "b-with.odd+name", "elsewhere", "foreign", "twin", "other", "whole"}
+    assert {name for name, _ in pool.volume_names()} == left
+
+
 def test_an_interrupted_lvcreate(host: Host, lvm: Lvm, monkeypatch: pytest.MonkeyPatch) -> None:
     """lvm2 had made the volume when we were interrupted: it goes again; one that was there before stays."""
     pool = started(host, lvm)

@@ -462,21 +462,13 @@ class Jobs:
         except OSError:
             return []
         notes = []
-        # a record that can't be read is no record: it was cut off with the machine
-        known = {job.id for job, _ in self._records()} if parts else set()
+        known = self.known() if parts else set()
         for name in parts:
-            id = name[len(PART_PREFIX) : -len(PART_SUFFIX)]
-            words = id.split("-")
-            if id in known or len(words) != 4 or words[0] != machine():
-                continue
             path = os.path.join(directory, name)
             try:
                 there = os.lstat(path)
-                if words[1] == boot()[:8]:
-                    if words[2] != place(self.state):
-                        continue
-                elif there.st_mtime > booted() - 60:
-                    continue  # a twin of this machine (a clone has its id) may be writing it
+                if not self.is_orphan(name[len(PART_PREFIX) : -len(PART_SUFFIX)], there.st_mtime, known):
+                    continue
                 if _is_worked_on(path):
                     continue  # its record was taken away: a user's /run goes with the last login
                 os.unlink(path)
@@ -484,6 +476,20 @@ class Jobs:
                 continue
             notes.append(f"an unfinished file of {there.st_size} bytes was removed from pool '{pool}'")
         return notes
+
+    def known(self) -> set[str]:
+        """The jobs that have a record. One that can't be read is none: it was cut off with the machine."""
+        return {job.id for job, _ in self._records()}
+
+    def is_orphan(self, id: str, made: float, known: set[str]) -> bool:
+        """Is what job ``id`` was making (last changed at ``made``) certainly nobody's any more? ``known``: the jobs
+        that had a record after it was found."""
+        words = id.split("-")
+        if id in known or len(words) != 4 or words[0] != machine():
+            return False
+        if words[1] == boot()[:8]:
+            return words[2] == place(self.state)
+        return made <= booted() - 60  # else a twin of this machine (a clone has its id) may be at it
 
 
 def _is_worked_on(path: str) -> bool:

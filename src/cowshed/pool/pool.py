@@ -329,8 +329,27 @@ class Pool:
         notes = claims.sweep(self.name, undo)
         if everything and backend.files and definition.target:
             notes += claims.sweep_parts(definition.target, self.name)
+        if everything and backend.marks:
+            notes += self._sweep_marked(definition)
         for note in notes:
             self.host.note(note)
+
+    def _sweep_marked(self, definition: PoolDef) -> list[str]:
+        """Remove the unfinished volumes of dead jobs that no record tells of: the machine was restarted meanwhile, or
+        what the dead had begun came to its end after them."""
+        claims = self.host.claims
+        notes = []
+        try:
+            found = self.backend.unfinished(definition)
+            known = claims.known() if found else set()
+            for volume, mark, made in found:
+                # looked at again: its maker takes the mark off before the record
+                if claims.is_orphan(mark, made, known) and self.backend.is_marked(definition, volume, mark):
+                    self.backend.delete_volume(definition, volume)
+                    notes.append(f"the unfinished volume '{volume.name}' was removed from pool '{self.name}'")
+        except (CowshedError, OSError):
+            pass  # whoever comes next tries again
+        return notes
 
     # ---- volumes
 

@@ -122,6 +122,10 @@ class Backend:
         that have `marks`."""
         return False
 
+    def unfinished(self, pool: PoolDef) -> list[tuple[VolumeDef, str, float]]:
+        """The volumes that have any job's mark: (volume, mark, when it was made). Of kinds that have `marks`."""
+        return []
+
     def dependents(self, pool: PoolDef, volume: VolumeDef) -> list[str]:
         """The other volumes of the pool that can't be without this one, where no file's name says it."""
         return []

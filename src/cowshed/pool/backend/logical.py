@@ -270,6 +270,15 @@ class LogicalBackend(Backend):
             return open_image(path, fmt="raw" if fmt in (None, "none", "raw", "iso") else fmt)
         return self.open_volume(pool, origin)
 
+    def unfinished(self, pool: PoolDef) -> list[tuple[VolumeDef, str, float]]:
+        with translated(), _group(pool) as group:
+            return [
+                (_describe(pool, lv), tag.removeprefix(_tag("")), float(lv.creation_time))
+                for lv in _listed(group)
+                for tag in lv.tags
+                if tag.startswith(_tag("")) and lv.creation_time is not None
+            ]
+
     def dependents(self, pool: PoolDef, volume: VolumeDef) -> list[str]:
         """Its classic snapshots: lvm2 takes them along without a word when it is told to remove their origin."""
         with translated(), _group(pool) as group:
