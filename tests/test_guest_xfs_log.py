@@ -127,7 +127,7 @@ def test_dirty_images(seed: int, flag: int, options: tuple[str, ...], tmp_path: 
                 os.sync()
                 work(folder, 100)
             shut_down(root, flag)
-        shutil.copyfile(image, copy)
+        images.copied(image, copy)
         before = image.stat()
         with images.mounted(copy, mount) as root:
             wanted = images.kernel_facts(root)
@@ -220,7 +220,7 @@ def test_a_dirty_log_is_gone_on_with(
                 work(root / "t", 300)
                 images.settle(root)
         shut_down(root, flag)
-    shutil.copyfile(image, copy)
+    images.copied(image, copy)
     with images.mounted(copy, mount) as root:
         wanted = images.kernel_facts(root)
     for number in range(2):
@@ -297,10 +297,8 @@ def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
         last = records[-1]
         at = log.where(last.position + last.header_blocks) + 40
     for change in (1, 2):
-        raw = bytearray(image.read_bytes())
-        raw[at] ^= 0xFF
-        copy.write_bytes(raw)
-        shutil.copyfile(copy, tmp_path / "other")
+        images.flip(images.copied(image, copy), at)
+        images.copied(copy, tmp_path / "other")
         with images.mounted(copy, mount) as root:
             wanted = images.kernel_facts(root)
         with images.opened(tmp_path / "other") as system:
@@ -317,8 +315,7 @@ def test_a_torn_last_record_is_left_out(tmp_path: Path) -> None:
         log = Log(system.node, system.superblock)  # type: ignore[attr-defined]
         records = list(log.headers())
     if len(records) > 12:
-        raw = bytearray((tmp_path / "other").read_bytes())
-        raw[log.where(records[0].position + records[0].header_blocks) + 40] ^= 0xFF
-        copy.write_bytes(raw)
+        images.copied(tmp_path / "other", copy)
+        images.flip(copy, log.where(records[0].position + records[0].header_blocks) + 40)
         with pytest.raises(CorruptError, match="log record"), images.opened(copy):
             pass

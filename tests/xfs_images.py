@@ -31,6 +31,21 @@ def make(path: Path, size: int, *options: str) -> Path:
     return path
 
 
+def copied(image: Path, target: Path) -> Path:
+    """A copy that keeps the holes."""
+    subprocess.run(["cp", "--sparse=auto", image, target], check=True)
+    return target
+
+
+def flip(image: Path, at: int) -> None:
+    """Other bits in one byte."""
+    with open(image, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0xFF]))
+
+
 @contextlib.contextmanager
 def mounted(image: Path, folder: Path, *options: str) -> Iterator[Path]:
     """The image mounted by the kernel; what it refuses (no root, no XFS v4) skips the test loudly."""
