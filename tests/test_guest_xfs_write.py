@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import random
-import shutil
 import stat
 import struct
 import subprocess
@@ -95,7 +94,7 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def disk(image: Path, tmp_path: Path) -> Path:
     path = tmp_path / "disk"
-    shutil.copyfile(image, path)
+    images.copied(image, path)
     return path
 
 
@@ -229,7 +228,7 @@ def test_attributes(disk: Path) -> None:
 
 def test_chmod_as_the_kernel(disk: Path) -> None:
     other = disk.with_name("other")
-    shutil.copyfile(disk, other)
+    images.copied(disk, other)
     with images.mounted(other, disk.parent / "mnt") as root:
         os.chmod(root / "listed", 0o640)
         os.chmod(root / "config", 0o6775)
