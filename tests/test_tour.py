@@ -94,6 +94,22 @@ def test_interrupted(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+def test_interrupted_in_a_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is called by the tour ends the tour, and not the process under it."""
+    from cowshed.cli.qemu_img import dispatch
+
+    def interrupted(argv: list[str], out: Output) -> int:
+        assert list(place.iterdir())
+        raise error
+
+    monkeypatch.setattr(dispatch, "main", interrupted)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    for error in (KeyboardInterrupt(), BrokenPipeError()):
+        with pytest.raises(type(error)):
+            tour.run([], Output("cowshed tour"))
+        assert list(place.iterdir()) == []
+
+
 def test_arguments() -> None:
     for argv, code in ((["--help"], 0), (["x"], 1)):
         assert subprocess.run([*START, *argv], capture_output=True, timeout=60).returncode == code

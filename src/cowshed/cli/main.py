@@ -77,12 +77,14 @@ def tool(name: str) -> NoReturn:
     _leave(call(name, [prog, *sys.argv[1:]], out), out)
 
 
-def call(name: str, argv: list[str], out: Output) -> int:
+def call(name: str, argv: list[str], out: Output, *, within: bool = False) -> int:
     """Run a tool with ``argv`` (its first item is the program's name) and return its exit status.
 
-    Raises nothing: what goes wrong is told on ``out``. Ctrl-C ends the process as it would end a C program.
+    Raises nothing: what goes wrong is told on ``out``. Ctrl-C and a reader that went away end the process as they would
+    end a C program; ``within`` another command, which has something to put in order, they raise KeyboardInterrupt and
+    BrokenPipeError.
     """
-    return _guarded(TOOLS[name], "main", argv, out)
+    return _guarded(TOOLS[name], "main", argv, out, within)
 
 
 def _house(argv: list[str], out: Output) -> int:
@@ -109,7 +111,7 @@ def _house(argv: list[str], out: Output) -> int:
     return 1
 
 
-def _guarded(module: str, name: str, argv: list[str], out: Output) -> int:
+def _guarded(module: str, name: str, argv: list[str], out: Output, within: bool = False) -> int:
     """Run a front end; what escapes it becomes one line and an exit status, or the signal that it stands for."""
     _standard_streams()
     try:
@@ -120,8 +122,12 @@ def _guarded(module: str, name: str, argv: list[str], out: Output) -> int:
     except Stop as stop:
         return stop.code
     except KeyboardInterrupt:
+        if within:
+            raise
         _die("SIGINT", out)
     except BrokenPipeError:
+        if within:
+            raise
         _die("SIGPIPE", out)
     except MemoryError:
         out.error("out of memory")

@@ -70,7 +70,7 @@ class Tour:
 
         self.show(f"$ cowshed qemu-img {command}")
         out = Output("qemu-img")
-        code = call("qemu-img", ["qemu-img", *shlex.split(command)], out)
+        code = call("qemu-img", ["qemu-img", *shlex.split(command)], out, within=True)
         out.flush()
         if code != status:
             self.out.error(f"'qemu-img {command}' ended with status {code} and not {status}")
@@ -109,6 +109,8 @@ def run(argv: list[str], out: Output) -> int:
     except CowshedError as error:
         out.report(error)
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         out.error(f"the tour needs a place to work in: {error.strerror}: {error.filename}")
         return 1
