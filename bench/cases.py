@@ -65,7 +65,7 @@ _KERNEL = (
     "Two copies that the kernel makes, out of the page cache and into it, are most of the CPU of both tools. Mapping "
     "the source would save the first; but then a bad sector, or a file that shrinks meanwhile, would kill the process "
     "with SIGBUS where it now gives an error, so it isn't done. The rest is Python's start (0.03 s) and what it does "
-    "for every request: 512 KiB of a raw target, 2 MiB of a qcow2 one."
+    "for every request of 512 KiB."
 )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from .plan import Job, Part, Piece, Policy
 
-#: bytes of a job: there should be few, for threads take turns at them and clusters are placed for each
+#: bytes of a job: there should be few, for threads take turns at them
 CHUNK = 2 << 20
 #: bytes moved at a time where nothing else is done with them: they are still in the processor's cache when written
 STEP = 512 << 10
@@ -86,7 +86,7 @@ class Copier:
         self.crew = min(policy.threads, processors())
         self.chunk = max(CHUNK, self.align, cluster)
         # runs of zeroes that must be long to count are looked for in whole jobs
-        self._step = 0 if cluster or policy.compress or (self.grain and policy.sparse > self.grain) else STEP
+        self._step = 0 if cluster > STEP or policy.compress or (self.grain and policy.sparse > self.grain) else STEP
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
         # a first sector that is looked at before it is written can't go past the one who looks
