@@ -82,6 +82,30 @@ def test_ctrl_c(tmp_path: Path, launcher: Path, command: str) -> None:
     assert killed or took < 0.1
 
 
+_WHILE_NUMPY_LOADS = """
+import os, signal, sys
+
+class Look:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.core._multiarray_umath" or name == "numpy._core._multiarray_umath":
+            os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+sys.meta_path.insert(0, Look())
+from cowshed.arrays import load_numpy
+try:
+    load_numpy()
+except KeyboardInterrupt:
+    import numpy
+    print("numpy" in sys.modules, numpy.arange(3).sum(), signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_ctrl_c_while_numpy_loads() -> None:
+    done = subprocess.run([sys.executable, "-c", _WHILE_NUMPY_LOADS], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True 3 True\n", "")
+
+
 @pytest.mark.parametrize("fmt", ["raw", "qcow2"])
 @pytest.mark.parametrize("more", [(), ("-W",), ("-C",)], ids=lambda more: "".join(more) or "plain")
 def test_a_source_that_shrinks(tmp_path: Path, launcher: Path, fmt: str, more: tuple[str, ...]) -> None:

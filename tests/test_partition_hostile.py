@@ -86,8 +86,8 @@ def test_lost_protective_mbr_is_mended(tmp_path: Path) -> None:
 def test_both_copies_damaged(tmp_path: Path) -> None:
     with disk(tmp_path / "disk", 40 * MIB) as node:
         gpt(node)
-        node.write(512 + 60, b"\xff")
-        node.write(node.size - 512 + 60, b"\xff")
+        for at in (512 + 60, node.size - 512 + 60):
+            node.write(at, bytes([node.read(at, 1)[0] ^ 0xFF]))
         with pytest.raises(CorruptError) as caught:
             read_table(node)
         assert caught.value.field == "HeaderCRC32" and caught.value.offset == 512 + 16

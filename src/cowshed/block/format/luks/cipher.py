@@ -11,6 +11,7 @@ from hashlib import new as new_hash
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from ....arrays import load_numpy
 from .spec import Spec
 
 TYPE_CHECKING = False
@@ -132,6 +133,7 @@ class _Xts(SectorCipher):
 
     def _batch(self, number: int, source: memoryview, target: memoryview, cipher: CipherContext) -> None:
         """P = D(C ^ T) ^ T over whole sectors (or the same with E), T multiplied by x from block to block."""
+        load_numpy()
         import numpy as np
 
         count, blocks = len(source) // self.sector_size, self.sector_size // 16
@@ -218,6 +220,7 @@ class _Ecb(SectorCipher):
 
 def _xor(one: bytes, other: memoryview) -> bytes:
     if "numpy" in sys.modules or len(one) >= 1 << 20:
+        load_numpy()
         import numpy as np
 
         return bytes(np.frombuffer(one, dtype="<u8") ^ np.frombuffer(other, dtype="<u8"))

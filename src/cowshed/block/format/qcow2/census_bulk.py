@@ -10,10 +10,12 @@ import mmap
 import sys
 from array import array
 
-import numpy
-
+from ....arrays import load_numpy
 from ....errors import CowshedError
 from .l2 import COMPRESSED_FLAG, COPIED, L1_OFFSET_MASK, OFFSET_MASK, ZERO_FLAG
+
+load_numpy()
+import numpy  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ....arrays import load_numpy
 from ....errors import CowshedError
 from .census import Aborted, tell
 from .check_walk import Walk
@@ -66,6 +67,7 @@ class Flags(Walk):
         if bulk is None:
             yield from todo
             return
+        load_numpy()
         import numpy
 
         from .census_bulk import BATCH, sparse_zeroes

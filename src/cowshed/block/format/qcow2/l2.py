@@ -87,6 +87,9 @@ def runs_of_table(
 
     ``words``: 64-bit words an entry; only the first of each is looked at.
     """
+    from ....arrays import load_numpy
+
+    load_numpy()
     import numpy
 
     entries = numpy.frombuffer(raw, dtype=">u8")[::words].astype("=u8")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from array import array
 
+from ....arrays import load_numpy
 from ....errors import CowshedError, FormatError, NoSpaceError
 from ...node import COMPRESSED, space_reused
 from .header import MAX_REFCOUNT_TABLE_BYTES
@@ -129,6 +130,7 @@ class Rebuild:
 
     def _view(self, counts: array[int]) -> Any:
         """A numpy view of a count array; drop it before the array grows."""
+        load_numpy()
         import numpy
 
         return numpy.frombuffer(counts, dtype=f"=u{counts.itemsize}")
@@ -448,6 +450,7 @@ class Rebuild:
         """Runs of clusters that had references before and have none now."""
         old, new = self.old, self.new
         if self.bulk:
+            load_numpy()
             import numpy
 
             pending = (0, 0)
