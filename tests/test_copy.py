@@ -256,3 +256,23 @@ def test_the_kernel_fills_what_was_reserved(tmp_path: Path, fmt: str) -> None:
     cowshed.convert(source, target, fmt, offload=True)
     with cowshed.open(target, fmt=fmt) as disk:
         assert disk.read(0, 48 * MIB) == data
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_room_that_somebody_else_reserved_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fmt: str) -> None:
+    """A target that was there before, all its room taken, is copied into."""
+    monkeypatch.setattr(ahead_module, "FILE_SYSTEMS", {_kind(tmp_path)})
+    monkeypatch.setattr(ahead_module, "PLENTY", 0)
+    source, target = tmp_path / "source.raw", tmp_path / "target"
+    for at in (0, 8, 16):
+        with open(source, "r+b" if at else "wb") as file:
+            file.seek(at * MIB)
+            file.write(os.urandom(3 * MIB))
+    os.truncate(source, 24 * MIB)
+    cowshed.create(target, fmt, {"preallocation": "falloc"}, size=24 * MIB)
+    held = os.stat(target).st_blocks
+    assert held * 512 >= 24 * MIB
+    cowshed.convert(source, target, fmt, source_fmt="raw", create=False, target_is_zero=True, share=False)
+    assert os.stat(target).st_blocks >= held
+    with cowshed.open(target, fmt=fmt) as disk:
+        assert disk.read(0, 24 * MIB) == source.read_bytes()

@@ -388,7 +388,7 @@ class FileNode(Node):
             raise host_error(error, "", self.path, offset) from error
 
     def reserve_ahead(self, on: bool) -> None:
-        """The file is new and is being written front to back, by one thread at a time; or that is over (``on`` False).
+        """The file is being written front to back, by one thread at a time; or that is over (``on`` False).
 
         Nothing that is read, and nothing that is allocated in the end, depends on it.
         """
@@ -396,7 +396,10 @@ class FileNode(Node):
         if ahead is not None:
             ahead.give_back()
         if on and self.align == 1 and not self.cache.writethrough and stat.S_ISREG(os.fstat(self.fd).st_mode):
-            from .ahead import Ahead
+            from .ahead import Ahead, is_all_data
+
+            if not is_all_data(self.fd):
+                return  # room that somebody else reserved is not ours to give back
 
             def reserve(offset: int, length: int) -> None:
                 self._space(_FS_IOC_RESVSP64, offset, length)
