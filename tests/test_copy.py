@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import resource
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,12 @@ from cowshed.block.protocol import ahead as ahead_module
 from cowshed.block.protocol.ahead import LEAST, MOST, Ahead, file_system
 from cowshed.block.protocol.file import FileNode
 from cowshed.ops import copy, crew
+from cowshed.ops.plan import COPY, Job
 from cowshed.ops.sparse import split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIB = 1 << 20
 
@@ -276,3 +282,77 @@ def test_room_that_somebody_else_reserved_stays(monkeypatch: pytest.MonkeyPatch,
     assert os.stat(target).st_blocks >= held
     with cowshed.open(target, fmt=fmt) as disk:
         assert disk.read(0, 24 * MIB) == source.read_bytes()
+
+
+class _Worker:
+    """Notes which jobs were done."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def buffer(self) -> bytearray:
+        return bytearray(1)
+
+    def throttle(self, length: int) -> None:
+        pass
+
+    def prepare(self, job: Job, buffer: bytearray) -> int:
+        return job.start
+
+    def store(self, job: Job, prepared: int) -> None:
+        time.sleep(0.001)
+        self.done.append(prepared)
+
+
+def _jobs() -> Iterator[Job]:
+    return (Job(COPY, at, at + 1) for at in range(40))
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_threads_without_memory_are_no_success(room: int) -> None:
+    class Poor(_Worker):
+        def buffer(self) -> bytearray:
+            nonlocal room
+            room -= 1
+            if room < 0:
+                raise MemoryError
+            return super().buffer()
+
+    with pytest.raises(MemoryError):
+        crew.share_out(_jobs(), Poor(), 2)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_fewer_threads_than_wanted_do_it_all(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    begin, begun = threading.Thread.start, 0
+
+    def start(self: threading.Thread) -> None:
+        nonlocal begun
+        begun += 1
+        if begun > most:
+            raise RuntimeError("can't start new thread")
+        begin(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    worker = _Worker()
+    crew.share_out(_jobs(), worker, 4)
+    assert worker.done == list(range(40))  # when it returns, not some time later
+
+
+def test_interrupted_while_threads_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, begun = threading.Thread.start, 0
+
+    def start(self: threading.Thread) -> None:
+        nonlocal begun
+        begun += 1
+        begin(self)
+        if begun == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    worker = _Worker()
+    with pytest.raises(KeyboardInterrupt):
+        crew.share_out(_jobs(), worker, 4)
+    done = list(worker.done)
+    time.sleep(0.05)
+    assert worker.done == done and len(done) < 40  # nobody writes any more

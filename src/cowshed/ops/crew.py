@@ -52,7 +52,12 @@ class _Crew:
     def work(self) -> None:
         """One thread's life: until the jobs are used up, or somebody failed."""
         worker = self.worker
-        buffer = worker.buffer()
+        try:
+            buffer = worker.buffer()
+        except BaseException as error:  # there is no memory for it, and perhaps for none of the others
+            with self.feed:
+                self.failure = self.failure or error
+            return
         turns = self.turns
         while True:
             failure: BaseException | None = None
@@ -95,16 +100,31 @@ def share_out(jobs: Iterator[Any], worker: Worker, threads: int, *, ordered: boo
     """Do ``jobs`` with ``threads`` threads. Raises what the first job that failed raised.
 
     The calling thread only waits: Ctrl-C, which comes to the main thread alone, then never meets a job half done. The
-    jobs under way are finished first; a second Ctrl-C does not wait for them.
+    jobs under way are finished first; a second Ctrl-C does not wait for them. Where the host has fewer threads for us
+    those do it all, and the calling one itself where it has none.
     """
     crew = _Crew(jobs, worker, ordered, threads)
-    members = [threading.Thread(target=crew.work, name=f"crew-{number}", daemon=True) for number in range(threads)]
+    members: list[threading.Thread] = []
     interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH)
     try:
+        started = 0
+        try:
+            for number in range(threads):
+                thread = threading.Thread(target=crew.work, name=f"crew-{number}", daemon=True)
+                members.append(thread)
+                thread.start()
+                started += 1
+        except (RuntimeError, MemoryError):
+            pass  # the host has no more threads for us, or no room for their stacks: fewer will do
+        except BaseException as error:
+            crew.failure = error
+        if not started and crew.failure is None:
+            crew.work()
         for thread in members:
-            thread.start()
-        for thread in members:
+            # one that Ctrl-C met as it began may not be marked as alive yet: it sees the failure and does nothing
+            if not thread.is_alive():
+                continue
             try:
                 thread.join()
             except BaseException as error:
