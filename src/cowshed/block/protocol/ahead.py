@@ -82,22 +82,30 @@ class Ahead:
             return False
         try:
             size = os.fstat(self.fd).st_size
-            # somebody may have written there who wasn't told to `before`
-            if start < size and not _has_data(self.fd, start, min(end, size)):
-                self.punch(start, min(end, size) - start)
+            self._punch_holes(start, min(end, size))
             if end > size:
                 os.ftruncate(self.fd, size)  # there is no other way to free what lies behind the end
         except OSError:
             pass  # it is room, not data
         return True
 
-
-def _has_data(fd: int, start: int, end: int) -> bool:
-    """Has anything been written there? What is only reserved counts as a hole."""
-    try:
-        return os.lseek(fd, start, os.SEEK_DATA) < end
-    except OSError as error:
-        return error.errno != errno.ENXIO
+    def _punch_holes(self, start: int, end: int) -> None:
+        """Free what is only reserved, which counts as a hole: somebody may have written there who wasn't told to
+        `before`. Blocks are reserved whole, and the one that the last write ended in is data."""
+        block = os.fstatvfs(self.fd).f_frsize or 4096
+        start, end = (-(-at // block) * block for at in (start, end))
+        while start < end:
+            try:
+                data = min(os.lseek(self.fd, start, os.SEEK_DATA), end)
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # else there is none up to the end of the file
+                    raise
+                data = end
+            if data > start:
+                self.punch(start, data - start)
+            if data == end:
+                return
+            start = os.lseek(self.fd, data, os.SEEK_HOLE)
 
 
 def is_all_data(fd: int) -> bool:
