@@ -233,7 +233,7 @@ def test_all_that_is_only_reserved_is_given_back(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ahead_module, "FILE_SYSTEMS", {_kind(tmp_path)})
     monkeypatch.setattr(ahead_module, "PLENTY", 0)
     data = os.urandom(MIB)
-    held = []
+    held: list[int] = []
     for on in (False, True):
         path = tmp_path / f"file-{on}"
         path.write_bytes(b"")
