@@ -312,6 +312,19 @@ def test_room_that_somebody_else_reserved_stays(monkeypatch: pytest.MonkeyPatch,
         assert disk.read(0, 24 * MIB) == source.read_bytes()
 
 
+@pytest.mark.parametrize("least", [256 << 10, 512 << 10, MIB, 3 * MIB // 2, 2 * MIB])
+def test_short_runs_of_zeroes_stay_data(tmp_path: Path, least: int) -> None:
+    """However small the steps are in which data moves: the runs fill some of those."""
+    source, target = tmp_path / "source.raw", tmp_path / "target.raw"
+    data = bytearray(b"x" * (8 * MIB))
+    for at in range(1, 8, 2):
+        data[at * MIB : at * MIB + least // 2] = bytes(least // 2)
+    source.write_bytes(data)
+    cowshed.convert(source, target, "raw", source_fmt="raw", sparse_size=least)
+    assert target.read_bytes() == data
+    assert os.stat(target).st_blocks * 512 >= 8 * MIB
+
+
 class _Worker:
     """Notes which jobs were done."""
 

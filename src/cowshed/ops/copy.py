@@ -86,7 +86,8 @@ class Copier:
         self.crew = min(policy.threads, processors())
         self.chunk = max(CHUNK, self.align, cluster)
         # runs of zeroes that must be long to count are looked for in whole jobs
-        self._step = 0 if cluster > STEP or policy.compress or (self.grain and policy.sparse > self.grain) else STEP
+        whole = max(cluster, self.grain) > STEP or policy.compress or (self.grain and policy.sparse > self.grain)
+        self._step = 0 if whole else STEP
         self._marks: Iterator[tuple[int, int]] | None = None
         self._mark: tuple[int, int] | None = None
         # a first sector that is looked at before it is written can't go past the one who looks
