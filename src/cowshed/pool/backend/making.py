@@ -133,9 +133,20 @@ def make(
             _make_raw(volume, part, fd, progress, origin, reflink)
         else:
             _make_image(volume, part, fd, prealloc_metadata, progress, origin, backing)
+        # Of a file that nothing was written to a power cut leaves the whole or nothing, whatever name it has: it is
+        # synced with its name, in one go.
+        empty = plain and origin is None and volume.has_allocation and not volume.allocation
         _finish(volume, fd)
+        if not empty:
+            _sync(fd, path)
         publish(part, path)
         done = True
+        if empty:
+            try:
+                _sync(fd, path)
+            except HostCallError:
+                _remove(path)
+                raise
     except CowshedError as error:
         if isinstance(error, PoolError):
             raise
@@ -338,7 +349,7 @@ def _check_backing(name: str, path: str) -> None:
 
 
 def _finish(volume: VolumeDef, fd: int) -> None:
-    """Owner, mode, and down to the disk with it."""
+    """Owner and mode."""
     path = volume.target.path or ""
     wanted = volume.target.permissions or Permissions()
     try:
@@ -351,6 +362,9 @@ def _finish(volume: VolumeDef, fd: int) -> None:
         os.fchmod(fd, VOLUME_MODE if wanted.mode is None else wanted.mode)
     except OSError as error:
         raise HostCallError(f"cannot set file mode '{path}'", number(error), path=path) from error
+
+
+def _sync(fd: int, path: str) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
