@@ -129,7 +129,7 @@ class Pools:
         words = {"{new}": "new", "{source}": str(self.source), "{down}": str(down)}
         argv = [*self.sides[side], *(words.get(word, word) for word in case.argv if word != "{sync}")]
         if "{sync}" in case.argv:
-            argv = ["sh", "-c", '"$@" && exec sync "$0"', str(self.places[side] / "p" / "new"), *argv]
+            argv = ["/bin/sh", "-c", '"$@" && exec sync "$0"', str(self.places[side] / "p" / "new"), *argv]
         os.sync()
         return measure.run(argv, self.log, case.expect)
 
