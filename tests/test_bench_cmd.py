@@ -118,3 +118,28 @@ def test_what_the_real_tool_does_not_survive(arena: Arena) -> None:
 
 def test_guessed_raw_is_written_with_care(arena: Arena) -> None:
     arena.check("bench", "-w", "-c", "3", "a.raw", changes=True, mask=["seconds"], code=0)
+
+
+def test_threads_that_get_no_memory_or_do_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that nobody sends are not waited for, and fewer threads send them all."""
+    import threading
+
+    import cowshed
+    from cowshed.ops import bench
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def poor(size: int) -> bytearray:
+        raise MemoryError
+
+    (tmp_path / "a.raw").write_bytes(bytes(1 << 16))
+    with cowshed.open(tmp_path / "a.raw", fmt="raw") as node:
+        with monkeypatch.context() as patch:
+            patch.setattr(bench, "bytearray", poor, raising=False)
+            with pytest.raises(MemoryError):
+                bench._Run(node, 10, 512, 512, 0, False, 0).go(4, 10)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        run = bench._Run(node, 10, 512, 512, 0, False, 0)
+        run.go(4, 10)
+        assert not run.left

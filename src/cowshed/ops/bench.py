@@ -97,7 +97,7 @@ class _Run:
         self.offset = offset
         self.write = write
         self.pattern = bytes([pattern]) * size
-        self.failure: CowshedError | None = None
+        self.failure: CowshedError | MemoryError | None = None
 
     def go(self, depth: int, count: int) -> None:
         """Send ``count`` requests and wait for them."""
@@ -109,9 +109,16 @@ class _Run:
             import threading
 
             lock = threading.Lock()
-            threads = [threading.Thread(target=self._work, args=(lock,), daemon=True) for _ in range(crew)]
-            for thread in threads:
-                thread.start()
+            threads: list[threading.Thread] = []
+            try:
+                for _ in range(crew):
+                    thread = threading.Thread(target=self._work, args=(lock,), daemon=True)
+                    thread.start()
+                    threads.append(thread)
+            except RuntimeError:
+                pass  # the host has no more threads for us: fewer will do
+            if not threads:
+                self._work(None)
             for thread in threads:
                 thread.join()
         if self.failure is not None:
@@ -131,7 +138,11 @@ class _Run:
         return at, bool(self.flush_every) and not self.sent % self.flush_every
 
     def _work(self, lock: object) -> None:
-        view = memoryview(bytearray(self.size))
+        try:
+            view = memoryview(bytearray(self.size))
+        except MemoryError as error:
+            self.failure = error
+            return
         node = self.node
         while True:
             if lock is None:
