@@ -334,8 +334,8 @@ class _Worker:
     def buffer(self) -> bytearray:
         return bytearray(1)
 
-    def throttle(self, length: int) -> None:
-        pass
+    def throttle(self, length: int) -> float:
+        return 0.0
 
     def prepare(self, job: Job, buffer: bytearray) -> int:
         return job.start
@@ -397,3 +397,21 @@ def test_interrupted_while_threads_begin(monkeypatch: pytest.MonkeyPatch) -> Non
     done = list(worker.done)
     time.sleep(0.05)
     assert worker.done == done and len(done) < 40  # nobody writes any more
+
+
+def test_nobody_waits_for_a_rate_when_all_is_over() -> None:
+    class Slow(_Worker):
+        asked = 0
+
+        def throttle(self, length: int) -> float:
+            self.asked += 1
+            return 0.0 if self.asked == 1 else 60.0
+
+        def store(self, job: Job, prepared: int) -> None:
+            time.sleep(0.1)
+            raise OSError
+
+    began = time.monotonic()
+    with pytest.raises(OSError):
+        crew.share_out(_jobs(), Slow(), 2)
+    assert time.monotonic() - began < 20

@@ -323,8 +323,9 @@ class _Comparer:
                 yield from range(start + min([REPORT, *steps]), stop, min([REPORT, *steps]))
             yield stop
 
-    def throttle(self, length: int) -> None:
+    def throttle(self, length: int) -> float:
         """Nothing bounds the rate of a comparison."""
+        return 0.0
 
 
 def _first_difference(known: bytes | bytearray, at: int, view: memoryview) -> int:

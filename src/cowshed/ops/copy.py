@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import struct
-from time import perf_counter, thread_time
+from time import monotonic, perf_counter, sleep, thread_time
 
 from ..block.node import COMPRESSED, DATA, ENCRYPTED
 from ..errors import CowshedError, HostError, NoSpaceError, UnsupportedError, error_number, strerror
@@ -130,7 +130,9 @@ class Copier:
                 del buffer
                 share_out(_chained(job, todo), self, self.crew, ordered=self.policy.ordered)
                 return
-            self.throttle(job.end - job.start)
+            wait = self.throttle(job.end - job.start)
+            if wait > 0:
+                sleep(wait)
             if self._step and not job.heavy and len(job.pieces) == 1 and not (self._share or self._offload):
                 self._stream(job, buffer)
             else:
@@ -453,19 +455,16 @@ class Copier:
             errno=number,
         )
 
-    def throttle(self, length: int) -> None:
-        """Wait until ``length`` more bytes are allowed."""
+    def throttle(self, length: int) -> float:
+        """How many seconds to wait until ``length`` more bytes are allowed."""
         if not self.policy.rate:
-            return
-        from time import monotonic, sleep
-
+            return 0.0
         now = monotonic()
         if not self._clock:
             self._clock = now
         wait = self._clock + self._owed / self.policy.rate - now
-        if wait > 0:
-            sleep(wait)
         self._owed += length
+        return wait
 
 
 class _UnreadableError(Exception):

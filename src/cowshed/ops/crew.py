@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from _thread import allocate_lock
+from time import monotonic, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
         end: int
 
     class Worker(Protocol):
-        """What does the jobs: ``prepare`` runs side by side, ``store`` in turn."""
+        """What does the jobs: ``throttle`` gives the seconds to wait before so many bytes, ``prepare`` runs side by
+        side, ``store`` in turn."""
 
         def buffer(self) -> Any: ...
-        def throttle(self, length: int) -> None: ...
+        def throttle(self, length: int) -> float: ...
         def prepare(self, job: Any, buffer: Any) -> Any: ...
         def store(self, job: Any, prepared: Any) -> None: ...
 
 
 #: how long a thread that computes may keep the interpreter from one whose request has come back, in seconds
 SWITCH = 0.0005
+#: how often one who waits for a rate looks whether all is over, in seconds
+PAUSE = 0.1
 
 
 class _Crew:
@@ -48,6 +52,12 @@ class _Crew:
             lock.acquire()
         self.taken = 0
         self.failure: BaseException | None = None
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not when all is over: it may be for minutes."""
+        end = monotonic() + seconds if seconds > 0 else 0
+        while end and self.failure is None and (rest := end - monotonic()) > 0:
+            sleep(min(rest, PAUSE))
 
     def work(self) -> None:
         """One thread's life: until the jobs are used up, or somebody failed."""
@@ -71,7 +81,7 @@ class _Crew:
                     job = next(self.jobs, None)
                     if job is None:
                         return
-                    worker.throttle(job.end - job.start)
+                    self._pause(worker.throttle(job.end - job.start))
                 except BaseException as error:
                     failure = error
                 self.taken += 1
