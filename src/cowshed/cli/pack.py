@@ -1,7 +1,7 @@
 """The pack: the bytecode of all of cowshed in one file, for the launchers that ``cowshed links`` makes (see packed.py).
 
     32 bytes          two decimal numbers: sys.hexversion of the interpreter, the size of what follows
-    a marshalled pair code of packed.py; the index, a dictionary (`packed.Pack`)
+    a marshalled pair code of packed.py; the index (`packed.Pack`)
     the modules       each: `packed.MARK`; marshalled, its name, source, bytecode file, a package's directory or None,
                       the source's size and time of change in ns, and the code
 
@@ -58,7 +58,7 @@ def _build() -> bytes:
         spec = find_spec(name)
         if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
             sources[name] = spec.origin
-    index: dict[str, int] = {}
+    index = ["\n"]
     modules = []
     offset = 0
     for name, source in sources.items():
@@ -70,10 +70,10 @@ def _build() -> bytes:
         folder = os.path.dirname(source) if os.path.basename(source) == "__init__.py" else None
         facts = (name, source, cache_from_source(source), folder, after.st_size, after.st_mtime_ns, code)
         data = MARK + marshal.dumps(facts)
-        index[name] = offset << 32 | len(data)
+        index.append(f"{name} {offset} {len(data)}\n")
         modules.append(data)
         offset += len(data)
-    head = marshal.dumps((SourceFileLoader("packed", _packed()).get_code("packed"), index))
+    head = marshal.dumps((SourceFileLoader("packed", _packed()).get_code("packed"), "".join(index).encode()))
     return b"".join((f"{sys.hexversion} {len(head)}".ljust(_HEADER).encode(), head, *modules))
 
 
