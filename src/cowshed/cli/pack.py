@@ -40,11 +40,13 @@ def write_pack() -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.rename(fresh, path)
-    except OSError:
+    except BaseException as error:
         try:
             os.unlink(fresh)
         except OSError:
             pass
+        if not isinstance(error, OSError):
+            raise
         return False
     return True
 
