@@ -86,6 +86,25 @@ def test_a_changed_source_counts_at_once(house: House) -> None:
     assert house.ask(_WHERE).startswith("Pack ")
 
 
+def test_it_is_made_anew_when_it_must_be(house: House) -> None:
+    first = house.pack.stat()
+    house.link()
+    assert house.pack.stat().st_ino == first.st_ino
+    whole = house.pack.read_bytes()
+    house.pack.write_bytes(whole[:-1])
+    house.link()
+    assert house.pack.read_bytes() == whole
+    source = house.package / "units.py"
+    before = source.read_bytes()
+    source.write_bytes(before + b"\nNEW = 1\n")
+    house.link()
+    shown = house.ask("import cowshed.units as u; print(u.NEW, type(u.__loader__).__name__)")
+    assert shown == "1 Pack"
+    source.write_bytes(before)
+    house.link()
+    assert house.ask(_WHERE).startswith("Pack ")
+
+
 def test_a_pack_that_is_none(house: House) -> None:
     """Empty, cut off anywhere, of another interpreter, a directory: the tools run without it."""
     whole = house.pack.read_bytes()

@@ -30,13 +30,18 @@ def pack_path() -> str:
 
 
 def write_pack() -> bool:
-    """Make the pack, whole or not at all. False where that can't be: a directory that may not be written."""
+    """Make the pack, whole or not at all, unless it is there and true. False where that can't be: a directory that may
+    not be written."""
     path = pack_path()
     fresh = f"{path}.{os.getpid()}"
     try:
+        sources = _sources()
+        stamp = _stamp(sources)
+        if _is_true(path, stamp):
+            return True
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(fresh, "xb") as file:
-            file.write(_build())
+            file.write(_build(sources, stamp))
             file.flush()
             os.fsync(file.fileno())
         os.rename(fresh, path)
@@ -51,16 +56,48 @@ def write_pack() -> bool:
     return True
 
 
-def _build() -> bytes:
-    from importlib.machinery import SourceFileLoader
-    from importlib.util import cache_from_source, find_spec
+def _sources() -> dict[str, str]:
+    """The name of each module, and its source."""
+    from importlib.util import find_spec
 
     sources = dict(_own())
     for name in _STANDARD:
         spec = find_spec(name)
         if spec is not None and spec.origin is not None and spec.origin.endswith(".py"):
             sources[name] = spec.origin
-    index = ["\n"]
+    return sources
+
+
+def _stamp(sources: dict[str, str]) -> str:
+    """Other sources have another one."""
+    from hashlib import blake2b
+
+    facts = []
+    for name, source in sources.items():
+        status = os.stat(source)
+        facts.append((name, source, status.st_size, status.st_mtime_ns))
+    return blake2b(repr(facts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def _is_true(path: str, stamp: str) -> bool:
+    """Is there a whole pack of these sources and this interpreter?"""
+    try:
+        with open(path, "rb") as file:
+            version, size = map(int, file.read(_HEADER).split())
+            if version != sys.hexversion:
+                return False
+            index = marshal.loads(file.read(size))[1]
+            there, modules = index[: index.index(b"\n")].split()
+            return bool(there == stamp.encode() and os.fstat(file.fileno()).st_size == _HEADER + size + int(modules))
+    except (OSError, ValueError, EOFError, TypeError, LookupError):
+        return False
+
+
+def _build(sources: dict[str, str], stamp: str) -> bytes:
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import cache_from_source
+
+    index = []
     modules = []
     offset = 0
     for name, source in sources.items():
@@ -75,6 +112,7 @@ def _build() -> bytes:
         index.append(f"{name} {offset} {len(data)}\n")
         modules.append(data)
         offset += len(data)
+    index.insert(0, f"{stamp} {offset}\n")
     head = marshal.dumps((SourceFileLoader("packed", _packed()).get_code("packed"), "".join(index).encode()))
     return b"".join((f"{sys.hexversion} {len(head)}".ljust(_HEADER).encode(), head, *modules))
 

@@ -19,8 +19,8 @@ MARK = b"cowshed module\n"
 
 class Pack:
     """A finder and loader (PEP 302, PEP 451). ``fd``: the pack; ``base``: where its modules begin in it; ``index``:
-    lines of a module's name, its offset there and its size, with a newline before the first too: looking a name up in
-    them costs less than a dictionary of all. What a module is made of, see pack.py."""
+    a line of what the pack was made from, then lines of a module's name, its offset there and its size: looking a name
+    up in them costs less than a dictionary of all. What a module is made of, see pack.py."""
 
     def __init__(self, fd: "int", base: "int", index: "bytes") -> "None":
         self.fd = fd
